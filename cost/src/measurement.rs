@@ -1,0 +1,231 @@
+//! A measurement: a job's answer with its provenance. Append-only; missing is missing, never zero.
+
+use serde::{Deserialize, Serialize};
+
+use crate::id::{AgentId, JobId, LeaseNumber};
+use crate::{Hash, Layer, Network};
+
+/// Raw samples kept of one measurement, at most.
+pub const SAMPLES_MAX: usize = 4096;
+
+/// What is measured.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Subject {
+    /// One layer, in the state that its recipe makes.
+    Layer(Layer),
+    /// A whole network, in eager mode.
+    Network(Network),
+}
+
+impl Subject {
+    /// The name among machines. Layers and networks have canonical forms with different beginnings, so no two meet.
+    pub fn hash(&self) -> Hash {
+        match self {
+            Self::Layer(layer) => layer.hash(),
+            Self::Network(network) => network.hash(),
+        }
+    }
+}
+
+/// The named, versioned way of measuring. A change of what it does is a new version.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub enum Recipe {
+    /// One layer in about the state that it meets in a network: before each timed call a walk over a scratch buffer
+    /// pushes out what was cached, then the inputs are written anew.
+    #[serde(rename = "layer-in-network/1")]
+    LayerInNetwork1,
+    /// A whole network, call after call, after warm-up.
+    #[serde(rename = "whole-network/1")]
+    WholeNetwork1,
+}
+
+impl Recipe {
+    /// Every recipe.
+    pub const ALL: [Self; 2] = [Self::LayerInNetwork1, Self::WholeNetwork1];
+
+    /// The recipe's name with its version.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::LayerInNetwork1 => "layer-in-network/1",
+            Self::WholeNetwork1 => "whole-network/1",
+        }
+    }
+
+    /// The recipe that a subject is measured by when nobody asks for another.
+    pub fn of(subject: &Subject) -> Self {
+        match subject {
+            Subject::Layer(_) => Self::LayerInNetwork1,
+            Subject::Network(_) => Self::WholeNetwork1,
+        }
+    }
+}
+
+impl std::fmt::Display for Recipe {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.pad(self.name())
+    }
+}
+
+/// A text that is no recipe's name.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("`{0}` is not a recipe")]
+pub struct RecipeError(String);
+
+impl std::str::FromStr for Recipe {
+    type Err = RecipeError;
+    fn from_str(text: &str) -> Result<Self, RecipeError> {
+        let found = Self::ALL.into_iter().find(|recipe| recipe.name() == text);
+        found.ok_or_else(|| RecipeError(text.chars().take(80).collect()))
+    }
+}
+
+/// How long one call took.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Runtime {
+    /// Median of the samples, in ms.
+    pub median_ms: f64,
+    /// Lower end of the median's 95 % interval (order statistics), in ms.
+    pub low_ms: f64,
+    /// Upper end of the median's 95 % interval, in ms.
+    pub high_ms: f64,
+    /// Calls that were timed.
+    pub repetitions: u32,
+    /// Calls before the first timed one.
+    pub warmup: u32,
+    /// Every timed call in order, in ms, at most [`SAMPLES_MAX`].
+    pub samples_ms: Vec<f32>,
+}
+
+/// What the board drew while the calls ran back to back.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Power {
+    /// Mean over the window, in W, idle power included.
+    pub mean_w: f64,
+    /// The board's power when idle, in W.
+    pub idle_w: Option<f64>,
+    /// Where the reading comes from, such as `nvml-total-energy`.
+    pub sensor: String,
+    /// Length of the window in s.
+    pub window_s: f64,
+}
+
+/// The conditions a measurement was taken in.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Conditions {
+    /// Version of the agent.
+    pub agent_version: String,
+    /// The box's name for itself.
+    pub host: String,
+    /// Version of the device's driver.
+    pub driver: Option<String>,
+    /// Mean clock while measuring, in MHz.
+    pub clock_mhz: Option<f64>,
+    /// The device's temperature at the end, in degrees Celsius.
+    pub temperature_c: Option<f64>,
+    /// Reasons for lower clocks that were seen, as NVML's bits.
+    pub throttle_reasons: u64,
+    /// Milliseconds since 1970 when the measurement ended, by the agent's clock.
+    pub measured_at_ms: u64,
+    /// Seconds that the job took the agent, building and warm-up included.
+    pub seconds: f64,
+}
+
+/// What the agent found.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Reading {
+    /// Runtime of one call.
+    pub runtime: Runtime,
+    /// Power, where the device has a meter and the job asked for it.
+    pub power: Option<Power>,
+    /// The conditions.
+    pub conditions: Conditions,
+}
+
+/// A reading that physics or arithmetic forbids.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{field}: {reason}")]
+pub struct ReadingError {
+    /// The field at fault.
+    pub field: &'static str,
+    /// What is wrong with it.
+    pub reason: String,
+}
+
+impl Reading {
+    /// Refuses NaN, infinite, zero and negative figures, an interval that doesn't hold its median, and samples that are
+    /// missing or too many.
+    pub fn check(&self) -> Result<(), ReadingError> {
+        let positive = |field, value: f64| match value.is_finite() && value > 0.0 {
+            true => Ok(()),
+            false => Err(ReadingError { field, reason: format!("`{value}` is not a positive number") }),
+        };
+        let refuse = |field, reason: &str| Err(ReadingError { field, reason: reason.to_owned() });
+        let runtime = &self.runtime;
+        positive("runtime.median_ms", runtime.median_ms)?;
+        positive("runtime.low_ms", runtime.low_ms)?;
+        positive("runtime.high_ms", runtime.high_ms)?;
+        if runtime.low_ms > runtime.median_ms || runtime.high_ms < runtime.median_ms {
+            return refuse("runtime.median_ms", "lies outside its own interval");
+        }
+        if runtime.samples_ms.is_empty() || runtime.samples_ms.len() > SAMPLES_MAX {
+            return refuse("runtime.samples_ms", "must hold 1 to 4096 samples");
+        }
+        if (runtime.repetitions as usize) < runtime.samples_ms.len() {
+            return refuse("runtime.repetitions", "is less than the number of samples");
+        }
+        runtime.samples_ms.iter().try_for_each(|&sample| positive("runtime.samples_ms", f64::from(sample)))?;
+        if let Some(power) = &self.power {
+            positive("power.mean_w", power.mean_w)?;
+            positive("power.window_s", power.window_s)?;
+            power.idle_w.map_or(Ok(()), |watts| positive("power.idle_w", watts))?;
+            if power.sensor.is_empty() || power.sensor.len() > 120 {
+                return refuse("power.sensor", "must have 1 to 120 bytes");
+            }
+        }
+        let conditions = &self.conditions;
+        positive("conditions.seconds", conditions.seconds)?;
+        conditions.clock_mhz.map_or(Ok(()), |clock| positive("conditions.clock_mhz", clock))?;
+        if conditions.temperature_c.is_some_and(|celsius| !(-50.0..=200.0).contains(&celsius)) {
+            return refuse("conditions.temperature_c", "is not a temperature of a running device");
+        }
+        let texts = [&conditions.agent_version, &conditions.host];
+        if texts.into_iter().chain(&conditions.driver).any(|text| text.len() > 200) {
+            return refuse("conditions", "holds a text of over 200 bytes");
+        }
+        Ok(())
+    }
+
+    /// Energy of one call of the whole batch in mJ: the board's, idle included.
+    pub fn energy_mj(&self) -> Option<f64> {
+        self.power.as_ref().map(|power| power.mean_w * self.runtime.median_ms)
+    }
+}
+
+/// A reading in the farm's books.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Measurement {
+    /// Its place in the farm's order of arrival: the cursor that followers read from. Starts at 1.
+    pub sequence: u64,
+    /// The job that it answers.
+    pub job: JobId,
+    /// The agent that measured.
+    pub agent: AgentId,
+    /// The lease it was measured under.
+    pub lease: LeaseNumber,
+    /// The platform that it belongs to.
+    pub platform: Hash,
+    /// What was measured.
+    pub subject: Subject,
+    /// How.
+    pub recipe: Recipe,
+    /// What was found.
+    pub reading: Reading,
+    /// Milliseconds since 1970 when the coordinator took it, by its clock.
+    pub received_at_ms: u64,
+}

@@ -1,0 +1,304 @@
+//! A fitted model: a sparse polynomial over a layer's features, with all that a reader needs to judge it.
+
+mod features;
+mod predict;
+mod term;
+
+use serde::{Deserialize, Serialize};
+
+use crate::measurement::Recipe;
+use crate::{Dtype, Hash, Kind, Layer, Platform};
+
+pub use features::{Features, feature_names};
+pub use predict::{Estimate, LayerPrediction, NetworkPrediction, Total, predict};
+pub use term::{FACTORS_MAX, Factor, Function, Term, TermError};
+
+/// The most terms that a model may have.
+pub const TERMS_MAX: usize = 300;
+
+/// What a model predicts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub enum Target {
+    /// Time of one call of the whole batch, in ms.
+    #[serde(rename = "runtime_ms")]
+    RuntimeMs,
+    /// Mean power while calls run back to back, in W.
+    #[serde(rename = "power_w")]
+    PowerW,
+    /// Energy of one call of the whole batch, in mJ.
+    #[serde(rename = "energy_mj")]
+    EnergyMj,
+}
+
+impl Target {
+    /// Every target.
+    pub const ALL: [Self; 3] = [Self::RuntimeMs, Self::PowerW, Self::EnergyMj];
+
+    /// Its name, unit last.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::RuntimeMs => "runtime_ms",
+            Self::PowerW => "power_w",
+            Self::EnergyMj => "energy_mj",
+        }
+    }
+}
+
+impl std::fmt::Display for Target {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.pad(self.name())
+    }
+}
+
+impl std::str::FromStr for Target {
+    type Err = ModelError;
+    fn from_str(text: &str) -> Result<Self, ModelError> {
+        let found = Self::ALL.into_iter().find(|target| target.name() == text);
+        found.ok_or_else(|| ModelError { field: "target".to_owned(), reason: format!("`{text}` is not a target") })
+    }
+}
+
+/// What a model is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct ModelKey {
+    /// The platform.
+    pub platform: Hash,
+    /// The layer kind.
+    pub kind: Kind,
+    /// The number type.
+    pub dtype: Dtype,
+    /// What it predicts.
+    pub target: Target,
+}
+
+/// The yardstick that the polynomial corrects: `constant + per_flop * flops + per_byte * bytes`, in the target's unit.
+/// It carries the model where the polynomial has no samples.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Scale {
+    /// What a call costs however small: positive.
+    pub constant: f64,
+    /// What an operation costs: not negative.
+    pub per_flop: f64,
+    /// What a byte costs: not negative.
+    pub per_byte: f64,
+}
+
+impl Scale {
+    /// The yardstick of a layer, positive.
+    pub fn of(&self, layer: &Layer) -> f64 {
+        let work = layer.work();
+        self.constant + self.per_flop * work.flops as f64 + self.per_byte * work.bytes() as f64
+    }
+}
+
+/// A term with its coefficient.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Weighted {
+    /// The product of base functions.
+    pub term: Term,
+    /// What it is multiplied by.
+    pub coefficient: f64,
+}
+
+/// The values that a feature took among the samples.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Bound {
+    /// The feature.
+    pub feature: String,
+    /// Its smallest value.
+    pub min: f64,
+    /// Its largest value.
+    pub max: f64,
+}
+
+/// How well a model does on layers that it wasn't fitted to.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Validation {
+    /// Folds; all measurements of one layer are in one.
+    pub folds: u32,
+    /// Root mean square of the relative error over held-out layers, in percent.
+    pub rmspe: f64,
+    /// Mean absolute relative error, in percent.
+    pub mape: f64,
+    /// Median absolute relative error, in percent.
+    pub medape: f64,
+    /// Quantiles 5 % and 95 % of ln(measured / predicted) over held-out layers: the 90 % interval.
+    pub log_residual_low: f64,
+    /// See `log_residual_low`.
+    pub log_residual_high: f64,
+}
+
+/// Where a model comes from.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Provenance {
+    /// How the samples were measured.
+    pub recipe: Recipe,
+    /// Measurements that it was fitted to.
+    pub samples: u64,
+    /// Different layers among them.
+    pub distinct: u64,
+    /// The last measurement that was looked at: with the platform, kind and dtype it names the samples.
+    pub through_sequence: u64,
+    /// Version of the trainer.
+    pub trainer_version: String,
+}
+
+/// A fitted model, immutable. Its prediction for a layer inside its domain is
+/// `scale(layer) * exp(intercept + sum of coefficient * term)`: positive by construction.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Model {
+    /// What it is for.
+    #[serde(flatten)]
+    pub key: ModelKey,
+    /// Counted from 1 for each key, by the coordinator.
+    pub version: u64,
+    /// What the polynomial corrects.
+    pub scale: Scale,
+    /// The polynomial's constant.
+    pub intercept: f64,
+    /// The polynomial's terms.
+    pub terms: Vec<Weighted>,
+    /// Smallest and largest correction seen among the samples, ln(measured / scale): the polynomial is held between.
+    pub correction_min: f64,
+    /// See `correction_min`.
+    pub correction_max: f64,
+    /// The values of each feature among the samples.
+    pub domain: Vec<Bound>,
+    /// How good it is.
+    pub validation: Validation,
+    /// Where it comes from.
+    pub provenance: Provenance,
+}
+
+/// Why a model cannot be used.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{field}: {reason}")]
+pub struct ModelError {
+    /// The field at fault.
+    pub field: String,
+    /// What is wrong with it.
+    pub reason: String,
+}
+
+impl Model {
+    /// Refuses numbers that are not finite, a scale that could be zero or negative, terms over features that the kind
+    /// doesn't have, and more than [`TERMS_MAX`] terms.
+    pub fn check(&self) -> Result<(), ModelError> {
+        let refuse = |field: &str, reason: String| Err(ModelError { field: field.to_owned(), reason });
+        let scale = self.scale;
+        let scales = [scale.constant, scale.per_flop, scale.per_byte];
+        if scales.iter().any(|part| !part.is_finite() || *part < 0.0) || scale.constant <= 0.0 {
+            return refuse("scale", format!("{scale:?} is not positive"));
+        }
+        let validation = &self.validation;
+        let numbers = [
+            ("intercept", self.intercept),
+            ("correction_min", self.correction_min),
+            ("correction_max", self.correction_max),
+            ("validation.rmspe", validation.rmspe),
+            ("validation.mape", validation.mape),
+            ("validation.medape", validation.medape),
+            ("validation.log_residual_low", validation.log_residual_low),
+            ("validation.log_residual_high", validation.log_residual_high),
+        ];
+        if let Some((field, number)) = numbers.into_iter().find(|(_, number)| !number.is_finite()) {
+            return refuse(field, format!("`{number}` is not finite"));
+        }
+        if self.correction_min > self.correction_max {
+            return refuse("correction_min", "is over correction_max".to_owned());
+        }
+        if self.terms.len() > TERMS_MAX {
+            return refuse("terms", format!("{} are more than {TERMS_MAX}", self.terms.len()));
+        }
+        let names = feature_names(self.key.kind);
+        for (index, weighted) in self.terms.iter().enumerate() {
+            if !weighted.coefficient.is_finite() {
+                return refuse(&format!("terms[{index}].coefficient"), "is not finite".to_owned());
+            }
+            if let Some(unknown) = weighted.term.features().find(|feature| !names.contains(feature)) {
+                return refuse(&format!("terms[{index}]"), format!("{} has no feature `{unknown}`", self.key.kind));
+            }
+        }
+        for bound in &self.domain {
+            if !names.contains(&bound.feature.as_str()) || !(bound.min <= bound.max) {
+                return refuse("domain", format!("`{}` is not a feature with a range", bound.feature));
+            }
+        }
+        Ok(())
+    }
+
+    /// The model's estimate for a layer of its kind and dtype. Features outside the domain are held at its edge for the
+    /// polynomial, so that far away the scale alone grows; the estimate names them.
+    pub fn estimate(&self, layer: &Layer) -> Estimate {
+        let mut features = Features::of(layer);
+        let mut outside = Vec::new();
+        for bound in &self.domain {
+            let Some(value) = features.get_mut(&bound.feature) else { continue };
+            if *value < bound.min || *value > bound.max {
+                outside.push(bound.feature.clone());
+                *value = value.clamp(bound.min, bound.max);
+            }
+        }
+        let polynomial: f64 =
+            self.terms.iter().map(|weighted| weighted.coefficient * weighted.term.value(&features)).sum();
+        let correction = (self.intercept + polynomial).clamp(self.correction_min, self.correction_max);
+        let value = self.scale.of(layer) * correction.exp();
+        Estimate {
+            value,
+            low: value * self.validation.log_residual_low.exp(),
+            high: value * self.validation.log_residual_high.exp(),
+            outside,
+        }
+    }
+}
+
+/// The models of one platform: what `wattfarm fetch` writes and `wattfarm predict --models` reads.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ModelSet {
+    /// Always [`ModelSet::FORMAT`].
+    pub format: String,
+    /// What people call the platform.
+    pub slug: String,
+    /// The platform.
+    pub platform: Platform,
+    /// At most one for each kind, dtype and target.
+    pub models: Vec<Model>,
+}
+
+impl ModelSet {
+    /// The format that this version reads and writes.
+    pub const FORMAT: &str = "wattfarm.models.v1";
+
+    /// A set of models in today's format.
+    pub fn new(slug: String, platform: Platform, models: Vec<Model>) -> Self {
+        Self { format: Self::FORMAT.to_owned(), slug, platform, models }
+    }
+
+    /// Refuses another format, a model that cannot be used, and one of another platform.
+    pub fn check(&self) -> Result<(), ModelError> {
+        let refuse = |field: &str, reason: String| Err(ModelError { field: field.to_owned(), reason });
+        if self.format != Self::FORMAT {
+            return refuse("format", format!("`{}` is not `{}`", self.format, Self::FORMAT));
+        }
+        let hash = self.platform.hash();
+        for (index, model) in self.models.iter().enumerate() {
+            if model.key.platform != hash {
+                return refuse(&format!("models[{index}].platform"), "is not the set's platform".to_owned());
+            }
+            model.check().map_err(|error| ModelError { field: format!("models[{index}].{}", error.field), ..error })?;
+        }
+        Ok(())
+    }
+
+    /// The model for a layer's kind and dtype.
+    pub fn model(&self, kind: Kind, dtype: Dtype, target: Target) -> Option<&Model> {
+        let fits = |key: &ModelKey| key.kind == kind && key.dtype == dtype && key.target == target;
+        self.models.iter().find(|model| fits(&model.key))
+    }
+}

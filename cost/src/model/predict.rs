@@ -1,0 +1,158 @@
+//! Predicting a network layer by layer, and as a whole (NeuralPower, equations 3 to 5).
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use super::{ModelSet, Target};
+use crate::{Kind, Layer, Network};
+
+/// A predicted figure with its 90 % interval.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Estimate {
+    /// The prediction, positive.
+    pub value: f64,
+    /// Lower end of the interval.
+    pub low: f64,
+    /// Upper end of the interval.
+    pub high: f64,
+    /// Features of the layer that lie outside the model's samples.
+    pub outside: Vec<String>,
+}
+
+/// One layer's predicted cost. What has no model is `None`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct LayerPrediction {
+    /// The layer's name in its network.
+    pub name: String,
+    /// Its kind.
+    pub kind: Kind,
+    /// The layer's hash, to find its measurements.
+    pub hash: crate::Hash,
+    /// Time of one call of the whole batch, in ms.
+    pub runtime_ms: Option<f64>,
+    /// Lower end of its 90 % interval.
+    pub runtime_ms_low: Option<f64>,
+    /// Upper end of its 90 % interval.
+    pub runtime_ms_high: Option<f64>,
+    /// Mean power, in W.
+    pub power_w: Option<f64>,
+    /// Energy of one call of the whole batch, in mJ.
+    pub energy_mj: Option<f64>,
+    /// Floating-point operations of one call.
+    pub flops: u64,
+    /// Bytes moved if each tensor is touched once.
+    pub bytes: u64,
+}
+
+/// A network's predicted cost: sums over its layers.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Total {
+    /// Sum of the layers that have a model, in ms; `None` if none has.
+    pub runtime_ms: Option<f64>,
+    /// Sum of the layers' lower ends: as if all erred together, so wider than 90 %.
+    pub runtime_ms_low: Option<f64>,
+    /// Sum of the layers' upper ends.
+    pub runtime_ms_high: Option<f64>,
+    /// Mean power weighted by runtime, in W (equation 4); `None` unless every layer has power.
+    pub power_w: Option<f64>,
+    /// Energy of the whole batch in mJ (equation 5); `None` unless every layer has power.
+    pub energy_mj: Option<f64>,
+    /// Energy of one item, in mJ.
+    pub energy_mj_per_item: Option<f64>,
+    /// Floating-point operations of the whole batch.
+    pub flops: u64,
+    /// Parameters of the network.
+    pub parameters: u64,
+}
+
+/// A network's prediction on one platform.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct NetworkPrediction {
+    /// The network's name.
+    pub network: String,
+    /// Items in a batch.
+    pub batch: u64,
+    /// What people call the platform.
+    pub platform: String,
+    /// Each layer in the order of execution.
+    pub layers: Vec<LayerPrediction>,
+    /// The network as a whole.
+    pub total: Total,
+    /// What a reader must know before trusting the figures.
+    pub warnings: Vec<String>,
+}
+
+/// Predicts every layer of `network` and its totals with the models of one platform.
+pub fn predict(network: &Network, models: &ModelSet) -> NetworkPrediction {
+    let mut unmodelled: BTreeMap<Kind, Vec<&str>> = BTreeMap::new();
+    let mut warnings = Vec::new();
+    let mut layers = Vec::new();
+    for (name, layer) in network.layers() {
+        let prediction = predict_layer(name, layer, models, &mut warnings);
+        if prediction.runtime_ms.is_none() {
+            unmodelled.entry(layer.kind()).or_default().push(name);
+        }
+        layers.push(prediction);
+    }
+    for (kind, names) in unmodelled {
+        let (count, first) = (names.len(), names[0]);
+        let rest = if count == 1 { String::new() } else { format!(" and {} more", count - 1) };
+        warnings.push(format!("no model for {kind}: `{first}`{rest} not in the total"));
+    }
+    NetworkPrediction {
+        network: network.name().to_owned(),
+        batch: network.batch(),
+        platform: models.slug.clone(),
+        total: total(network, &layers),
+        layers,
+        warnings,
+    }
+}
+
+fn predict_layer(name: &str, layer: &Layer, models: &ModelSet, warnings: &mut Vec<String>) -> LayerPrediction {
+    let estimate = |target| models.model(layer.kind(), layer.dtype(), target).map(|model| model.estimate(layer));
+    let runtime = estimate(Target::RuntimeMs);
+    if let Some(runtime) = runtime.as_ref().filter(|runtime| !runtime.outside.is_empty()) {
+        warnings.push(format!("`{name}` is outside the sampled domain in {}", runtime.outside.join(", ")));
+    }
+    let runtime_ms = runtime.as_ref().map(|runtime| runtime.value);
+    let power = estimate(Target::PowerW).map(|power| power.value);
+    let energy = estimate(Target::EnergyMj).map(|energy| energy.value);
+    // Two of the three name the third: W x ms = mJ. A direct energy model, where there is one, has precedence.
+    let energy_mj = energy.or_else(|| Some(power? * runtime_ms?));
+    let power_w = power.or_else(|| Some(energy? / runtime_ms?));
+    let work = layer.work();
+    LayerPrediction {
+        name: name.to_owned(),
+        kind: layer.kind(),
+        hash: layer.hash(),
+        runtime_ms,
+        runtime_ms_low: runtime.as_ref().map(|runtime| runtime.low),
+        runtime_ms_high: runtime.as_ref().map(|runtime| runtime.high),
+        power_w,
+        energy_mj,
+        flops: work.flops,
+        bytes: work.bytes(),
+    }
+}
+
+fn total(network: &Network, layers: &[LayerPrediction]) -> Total {
+    let known = |of: fn(&LayerPrediction) -> Option<f64>| {
+        let values: Vec<f64> = layers.iter().filter_map(of).collect();
+        (!values.is_empty()).then(|| values.iter().sum::<f64>())
+    };
+    let runtime_ms = known(|layer| layer.runtime_ms);
+    let energy_mj = layers.iter().map(|layer| layer.energy_mj).sum::<Option<f64>>();
+    let complete = layers.iter().all(|layer| layer.runtime_ms.is_some());
+    Total {
+        runtime_ms,
+        runtime_ms_low: known(|layer| layer.runtime_ms_low),
+        runtime_ms_high: known(|layer| layer.runtime_ms_high),
+        power_w: energy_mj.zip(runtime_ms).filter(|_| complete).map(|(energy, runtime)| energy / runtime),
+        energy_mj,
+        energy_mj_per_item: energy_mj.map(|energy| energy / network.batch() as f64),
+        flops: layers.iter().map(|layer| layer.flops).sum(),
+        parameters: network.layers().map(|(_, layer)| layer.work().parameters).sum(),
+    }
+}

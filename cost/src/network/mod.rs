@@ -1,0 +1,263 @@
+//! A network: layers in the order in which an eager framework runs them, with what each reads.
+
+mod builder;
+pub mod zoo;
+
+use serde::{Deserialize, Serialize};
+
+use crate::Hash;
+use crate::layer::{Layer, Op, SIZE_MAX, Shape};
+
+pub use builder::{NetworkBuilder, Tensor, Window, window};
+
+/// The most nodes that a network may have.
+pub const NODES_MAX: usize = 20_000;
+
+/// Where a node's input comes from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Source {
+    /// The network's input.
+    Input,
+    /// The output of an earlier node.
+    Node(usize),
+}
+
+/// What a node does.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Step {
+    /// A layer: what is measured and predicted.
+    Layer(Layer),
+    /// The same values under other axes. Free.
+    Reshape(Shape),
+    /// The slice at `index` along the first axis, without that axis: one of query, key and value. Free.
+    Select {
+        /// Position along the first axis.
+        index: u64,
+    },
+    /// A constant of the network that is no layer's own, such as a position embedding. Free.
+    Parameter(Shape),
+}
+
+/// A step with its name, what it reads, and the shape of what it makes.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Node {
+    /// The step's name in its network, for people.
+    pub name: String,
+    /// What it does.
+    pub step: Step,
+    /// What it reads, in order.
+    pub inputs: Vec<Source>,
+}
+
+/// Why a network cannot be.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum NetworkError {
+    /// No built-in network has this name.
+    #[error("`{0}` is not a built-in network: `wattfarm networks` lists them")]
+    UnknownName(String),
+    /// A network without nodes, or with more than [`NODES_MAX`].
+    #[error("{0} nodes: a network has 1 to {NODES_MAX}")]
+    Size(usize),
+    /// The network's own input is empty or too large.
+    #[error("input: {0}")]
+    Input(String),
+    /// A node that is wrong in itself or doesn't fit what it reads.
+    #[error("node {index} (`{name}`): {reason}")]
+    Node {
+        /// Its place in the network.
+        index: usize,
+        /// Its name.
+        name: String,
+        /// What is wrong.
+        reason: String,
+    },
+}
+
+/// A network whose graph has been checked: each node reads only earlier ones, and every shape fits.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "Unchecked", into = "Unchecked")]
+pub struct Network {
+    name: String,
+    input: Shape,
+    nodes: Vec<Node>,
+    shapes: Vec<Shape>,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(rename = "Network")]
+struct Unchecked {
+    name: String,
+    input: Shape,
+    nodes: Vec<Node>,
+}
+
+impl TryFrom<Unchecked> for Network {
+    type Error = NetworkError;
+    fn try_from(network: Unchecked) -> Result<Self, NetworkError> {
+        Self::new(network.name, network.input, network.nodes)
+    }
+}
+
+impl From<Network> for Unchecked {
+    fn from(network: Network) -> Self {
+        Self { name: network.name, input: network.input, nodes: network.nodes }
+    }
+}
+
+impl Network {
+    /// Checks a graph. `input` is the shape of the network's one input, batch first; the last node's output is the
+    /// network's.
+    pub fn new(name: String, input: Shape, nodes: Vec<Node>) -> Result<Self, NetworkError> {
+        if nodes.is_empty() || nodes.len() > NODES_MAX {
+            return Err(NetworkError::Size(nodes.len()));
+        }
+        numel(&input).map_err(NetworkError::Input)?;
+        let mut shapes: Vec<Shape> = Vec::with_capacity(nodes.len());
+        for (index, node) in nodes.iter().enumerate() {
+            let shape = node.shape(&input, &shapes).map_err(|reason| NetworkError::Node {
+                index,
+                name: node.name.chars().take(80).collect(),
+                reason,
+            })?;
+            shapes.push(shape);
+        }
+        Ok(Self { name, input, nodes, shapes })
+    }
+
+    /// Its name, for people.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Items in a batch: the input's first axis.
+    pub fn batch(&self) -> u64 {
+        self.input[0]
+    }
+
+    /// Shape of the input, batch first.
+    pub fn input(&self) -> &Shape {
+        &self.input
+    }
+
+    /// Its nodes in the order of execution.
+    pub fn nodes(&self) -> &[Node] {
+        &self.nodes
+    }
+
+    /// Shape of what node `index` makes.
+    pub fn shape(&self, index: usize) -> &Shape {
+        &self.shapes[index]
+    }
+
+    /// Its layers with their names, in the order of execution.
+    pub fn layers(&self) -> impl Iterator<Item = (&str, &Layer)> {
+        self.nodes.iter().filter_map(|node| match &node.step {
+            Step::Layer(layer) => Some((node.name.as_str(), layer)),
+            Step::Reshape(_) | Step::Select { .. } | Step::Parameter(_) => None,
+        })
+    }
+
+    /// The network's name among machines: the blake3 of its input's shape and its nodes, without their names. Two
+    /// networks that compute the same graph are one.
+    pub fn hash(&self) -> Hash {
+        let mut text = format!("wattfarm.network.v1|input={:?}", self.input);
+        for node in &self.nodes {
+            text.push('\n');
+            match &node.step {
+                Step::Layer(layer) => text.push_str(&layer.canonical()),
+                Step::Reshape(shape) => text.push_str(&format!("reshape {shape:?}")),
+                Step::Select { index } => text.push_str(&format!("select {index}")),
+                Step::Parameter(shape) => text.push_str(&format!("parameter {shape:?}")),
+            }
+            for source in &node.inputs {
+                match source {
+                    Source::Input => text.push_str(" <input"),
+                    Source::Node(index) => text.push_str(&format!(" <{index}")),
+                }
+            }
+        }
+        Hash::of(&text)
+    }
+}
+
+impl Node {
+    fn shape(&self, input: &Shape, earlier: &[Shape]) -> Result<Shape, String> {
+        let mut inputs = Vec::with_capacity(self.inputs.len());
+        for source in &self.inputs {
+            inputs.push(match source {
+                Source::Input => input,
+                Source::Node(index) => earlier.get(*index).ok_or(format!("reads node {index}, which is not before it"))?,
+            });
+        }
+        match (&self.step, inputs.as_slice()) {
+            (Step::Layer(layer), inputs) => output_shape(layer, inputs),
+            (Step::Reshape(shape), [of]) => match numel(shape)? == numel(of)? {
+                true => Ok(shape.clone()),
+                false => Err(format!("{of:?} cannot be viewed as {shape:?}")),
+            },
+            (Step::Select { index }, [of]) if of.len() > 1 && *index < of[0] => Ok(of[1..].to_vec()),
+            (Step::Select { index }, [of]) => Err(format!("{of:?} has no slice {index}")),
+            (Step::Parameter(shape), []) => numel(shape).map(|_| shape.clone()),
+            (Step::Reshape(_) | Step::Select { .. } | Step::Parameter(_), inputs) => {
+                Err(format!("reads {} inputs", inputs.len()))
+            }
+        }
+    }
+}
+
+/// Values in a tensor of this shape; an error for empty and enormous ones.
+fn numel(shape: &Shape) -> Result<u64, String> {
+    let product = shape.iter().try_fold(1u64, |product, &size| product.checked_mul(size));
+    match product {
+        Some(numel) if (1..=SIZE_MAX).contains(&numel) && !shape.is_empty() && shape.len() <= 16 => Ok(numel),
+        _ => Err(format!("the shape {shape:?} is empty or too large")),
+    }
+}
+
+/// The layer's own form of an input that has other axes in its network: its expected shape, if the values fit.
+fn output_shape(layer: &Layer, inputs: &[&Shape]) -> Result<Shape, String> {
+    let expected = layer.input_shapes();
+    if inputs.len() != expected.len() {
+        return Err(format!("{} reads {} inputs, not {}", layer.kind(), expected.len(), inputs.len()));
+    }
+    let own_form = |shape: &Shape| match layer.op() {
+        Op::Linear(_) | Op::LayerNorm(_) | Op::Softmax(_) => rows(shape),
+        Op::Add(_) | Op::Mul(_) | Op::Concat(_) => channels(shape),
+        _ if layer.is_elementwise() => items(shape),
+        _ => shape.clone(),
+    };
+    for (shape, expected) in inputs.iter().zip(&expected) {
+        if own_form(shape) != *expected {
+            return Err(format!("{} expects an input of {expected:?} and reads {shape:?}", layer.kind()));
+        }
+    }
+    let mut natural = inputs[0].clone();
+    match layer.op() {
+        Op::Linear(linear) => *natural.last_mut().expect("not empty") = linear.out_features,
+        Op::Concat(concat) => natural[1] = concat.in_channels.iter().sum(),
+        Op::Flatten(_) => natural = items(&natural),
+        Op::Add(_) | Op::Mul(_) | Op::LayerNorm(_) | Op::Softmax(_) => (),
+        _ if layer.is_elementwise() => (),
+        _ => natural = layer.output_shape(),
+    }
+    Ok(natural)
+}
+
+/// All axes but the last as one, and the last.
+fn rows(shape: &Shape) -> Shape {
+    let (last, others) = shape.split_last().expect("shapes are not empty");
+    vec![others.iter().product(), *last]
+}
+
+/// The first axis, and the others as one.
+fn items(shape: &Shape) -> Shape {
+    let (first, others) = shape.split_first().expect("shapes are not empty");
+    vec![*first, others.iter().product()]
+}
+
+/// The first axis, the second (or 1), and the others as one.
+fn channels(shape: &Shape) -> Shape {
+    vec![shape[0], shape.get(1).copied().unwrap_or(1), shape.iter().skip(2).product()]
+}

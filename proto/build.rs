@@ -1,0 +1,18 @@
+//! Generates the services and messages from the .proto files, without protoc.
+
+use std::path::PathBuf;
+
+use anyhow::Context as _;
+use prost::Message as _;
+
+fn main() -> anyhow::Result<()> {
+    let files = ["wattfarm/v1/types.proto", "wattfarm/v1/services.proto"];
+    for file in files {
+        println!("cargo:rerun-if-changed={file}");
+    }
+    let descriptors = protox::compile(files, ["."]).context("compile the .proto files")?;
+    let out = PathBuf::from(std::env::var_os("OUT_DIR").context("cargo sets OUT_DIR")?);
+    std::fs::write(out.join("descriptors.bin"), descriptors.encode_to_vec()).context("write the descriptors")?;
+    tonic_prost_build::configure().compile_fds(descriptors).context("generate code")?;
+    Ok(())
+}

@@ -1,0 +1,125 @@
+//! Connecting to a coordinator: one place for timeouts, keep-alive, limits and credentials.
+
+use std::time::Duration;
+
+use tonic::metadata::{Ascii, MetadataValue};
+use tonic::service::Interceptor;
+use tonic::service::interceptor::InterceptedService;
+use tonic::transport::{Channel, Endpoint};
+use tonic::{Request, Status};
+
+use crate::MESSAGE_BYTES_MAX;
+use crate::v1;
+
+/// How long a unary call may take. Long polls wait at most 20 s.
+pub const CALL_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// Why a connection cannot be made.
+#[derive(Debug, thiserror::Error)]
+pub enum ConnectError {
+    /// The text is not an address.
+    #[error("`{0}` is not the address of a coordinator, such as `http://127.0.0.1:7461`")]
+    Address(String),
+    /// Nobody answers there.
+    #[error("connect to the coordinator at {address}")]
+    Unreachable {
+        /// Where.
+        address: String,
+        /// Why.
+        #[source]
+        source: tonic::transport::Error,
+    },
+    /// The credential has bytes that a header cannot carry.
+    #[error("the credential is not plain text")]
+    Credential,
+}
+
+/// Puts the caller's credential on every call.
+#[derive(Clone)]
+pub struct Credential(Option<MetadataValue<Ascii>>);
+
+impl Interceptor for Credential {
+    fn call(&mut self, mut request: Request<()>) -> Result<Request<()>, Status> {
+        if let Some(bearer) = &self.0 {
+            request.metadata_mut().insert("authorization", bearer.clone());
+        }
+        Ok(request)
+    }
+}
+
+/// A channel that carries a credential.
+pub type Authorized = InterceptedService<Channel, Credential>;
+
+/// A connection to a coordinator, cheap to clone, from which clients of each service are made.
+#[derive(Clone)]
+pub struct Connection {
+    channel: Channel,
+    credential: Credential,
+}
+
+/// An endpoint with our keep-alive, so that a vanished peer is noticed within 20 s.
+fn endpoint(address: &str) -> Result<Endpoint, ConnectError> {
+    let url = if address.contains("://") { address.to_owned() } else { format!("http://{address}") };
+    let endpoint = Endpoint::from_shared(url).map_err(|_| ConnectError::Address(address.to_owned()))?;
+    Ok(endpoint
+        .connect_timeout(Duration::from_secs(5))
+        .http2_keep_alive_interval(Duration::from_secs(10))
+        .keep_alive_timeout(Duration::from_secs(10))
+        .keep_alive_while_idle(true)
+        .tcp_nodelay(true))
+}
+
+impl Connection {
+    /// Connects now. `credential` is an agent's or the operator's, `None` for calls that need none.
+    pub async fn open(address: &str, credential: Option<&str>) -> Result<Self, ConnectError> {
+        let channel = endpoint(address)?.connect().await;
+        let unreachable = |source| ConnectError::Unreachable { address: address.to_owned(), source };
+        Self::over(channel.map_err(unreachable)?, credential)
+    }
+
+    /// Connects at the first call, and again after a loss.
+    pub fn lazy(address: &str, credential: Option<&str>) -> Result<Self, ConnectError> {
+        Self::over(endpoint(address)?.connect_lazy(), credential)
+    }
+
+    /// Over a channel that somebody else made: tests bring an in-memory one.
+    pub fn over(channel: Channel, credential: Option<&str>) -> Result<Self, ConnectError> {
+        let bearer = credential.map(|credential| format!("Bearer {credential}").parse());
+        let credential = Credential(bearer.transpose().map_err(|_| ConnectError::Credential)?);
+        Ok(Self { channel, credential })
+    }
+
+    fn authorized(&self) -> Authorized {
+        InterceptedService::new(self.channel.clone(), self.credential.clone())
+    }
+
+    /// The service for agents.
+    pub fn agents(&self) -> v1::agent_service_client::AgentServiceClient<Authorized> {
+        v1::agent_service_client::AgentServiceClient::new(self.authorized())
+            .max_decoding_message_size(MESSAGE_BYTES_MAX)
+    }
+
+    /// The service for designers of networks.
+    pub fn models(&self) -> v1::model_service_client::ModelServiceClient<Authorized> {
+        v1::model_service_client::ModelServiceClient::new(self.authorized())
+            .max_decoding_message_size(MESSAGE_BYTES_MAX)
+    }
+
+    /// The service for trainers.
+    pub fn trainer(&self) -> v1::trainer_service_client::TrainerServiceClient<Authorized> {
+        v1::trainer_service_client::TrainerServiceClient::new(self.authorized())
+            .max_decoding_message_size(MESSAGE_BYTES_MAX)
+    }
+
+    /// The service for operators.
+    pub fn farm(&self) -> v1::farm_service_client::FarmServiceClient<Authorized> {
+        v1::farm_service_client::FarmServiceClient::new(self.authorized()).max_decoding_message_size(MESSAGE_BYTES_MAX)
+    }
+}
+
+/// A unary request with our deadline.
+pub fn unary<T>(message: T) -> Request<T> {
+    let mut request = Request::new(message);
+    request.set_timeout(CALL_TIMEOUT);
+    request
+}

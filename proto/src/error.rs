@@ -1,0 +1,65 @@
+//! Errors on the wire: a gRPC code, a reason to branch on, and the field at fault.
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use tonic::{Code, Status};
+use tonic_types::{ErrorDetails, StatusExt as _};
+
+/// The domain of every reason.
+pub const DOMAIN: &str = "wattfarm.v1";
+
+/// A value on the wire that is not what it must be.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{field}: {reason}")]
+pub struct FieldError {
+    /// Path to the field, such as `reports[2].reading.runtime.median_ms`.
+    pub field: String,
+    /// What is wrong with it.
+    pub reason: String,
+}
+
+impl FieldError {
+    /// A fault of one field.
+    pub fn new(field: impl Into<String>, reason: impl Into<String>) -> Self {
+        Self { field: field.into(), reason: reason.into() }
+    }
+
+    /// The same fault, seen from one level up.
+    #[must_use]
+    pub fn within(self, parent: &str) -> Self {
+        let field = if self.field.is_empty() { parent.to_owned() } else { format!("{parent}.{}", self.field) };
+        Self { field, ..self }
+    }
+}
+
+impl From<FieldError> for Status {
+    fn from(error: FieldError) -> Self {
+        let mut details = ErrorDetails::with_bad_request_violation(error.field.clone(), error.reason.clone());
+        details.set_error_info("INVALID_FIELD", DOMAIN, HashMap::new());
+        Self::with_error_details(Code::InvalidArgument, error.to_string(), details)
+    }
+}
+
+/// An error with a reason that clients branch on and, where trying again helps, after how long.
+pub fn status(code: Code, reason: &str, message: impl Into<String>, retry_after: Option<Duration>) -> Status {
+    let mut details = ErrorDetails::with_error_info(reason, DOMAIN, HashMap::new());
+    if retry_after.is_some() {
+        details.set_retry_info(retry_after);
+    }
+    Status::with_error_details(code, message, details)
+}
+
+/// The reason that an error carries; empty if it comes from somewhere else, such as a broken connection.
+pub fn reason(status: &Status) -> String {
+    status.get_details_error_info().map(|info| info.reason).unwrap_or_default()
+}
+
+/// Whether the same call may succeed later without anybody doing anything: a timeout or a lost connection says nothing
+/// about whether the call took effect, and calls may be repeated.
+pub fn is_transient(status: &Status) -> bool {
+    matches!(
+        status.code(),
+        Code::Unavailable | Code::DeadlineExceeded | Code::ResourceExhausted | Code::Aborted | Code::Cancelled
+    ) || (status.code() == Code::Unknown && reason(status).is_empty())
+}

@@ -1,0 +1,21 @@
+//! The protocol `wattfarm.v1`: generated messages and services, conversions to and from the domain types of
+//! `wattfarm-cost`, and the way to connect.
+//!
+//! Generated types stop at the edge of each process: a handler converts, asks, and converts back.
+
+pub mod connect;
+pub mod convert;
+pub mod error;
+
+/// The generated messages, clients and servers.
+#[expect(missing_docs, reason = "generated: the .proto files have the documentation")]
+#[expect(clippy::doc_markdown, clippy::default_trait_access, reason = "generated")]
+pub mod v1 {
+    tonic::include_proto!("wattfarm.v1");
+
+    /// The encoded file descriptors, for reflection.
+    pub const DESCRIPTORS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/descriptors.bin"));
+}
+
+/// The largest message that either side takes, in bytes.
+pub const MESSAGE_BYTES_MAX: usize = 4 << 20;
