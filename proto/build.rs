@@ -12,7 +12,10 @@ fn main() -> anyhow::Result<()> {
     }
     let descriptors = protox::compile(files, ["."]).context("compile the .proto files")?;
     let out = PathBuf::from(std::env::var_os("OUT_DIR").context("cargo sets OUT_DIR")?);
-    std::fs::write(out.join("descriptors.bin"), descriptors.encode_to_vec()).context("write the descriptors")?;
-    tonic_prost_build::configure().compile_fds(descriptors).context("generate code")?;
+    std::fs::write(out.join("descriptors.bin"), descriptors.encode_to_vec())
+        .context("write the descriptors")?;
+    tonic_prost_build::configure()
+        .compile_fds(descriptors)
+        .context("generate code")?;
     Ok(())
 }

@@ -130,7 +130,8 @@ pub struct Conditions {
     pub throttle_reasons: u64,
     /// Milliseconds since 1970 when the measurement ended, by the agent's clock.
     pub measured_at_ms: u64,
-    /// Seconds that the job took the agent, building and warm-up included.
+    /// Seconds of measuring: warm-up, preparing each call, and the calls. Building the subject is not in it. Budgets
+    /// count these.
     pub seconds: f64,
 }
 
@@ -162,9 +163,17 @@ impl Reading {
     pub fn check(&self) -> Result<(), ReadingError> {
         let positive = |field, value: f64| match value.is_finite() && value > 0.0 {
             true => Ok(()),
-            false => Err(ReadingError { field, reason: format!("`{value}` is not a positive number") }),
+            false => Err(ReadingError {
+                field,
+                reason: format!("`{value}` is not a positive number"),
+            }),
         };
-        let refuse = |field, reason: &str| Err(ReadingError { field, reason: reason.to_owned() });
+        let refuse = |field, reason: &str| {
+            Err(ReadingError {
+                field,
+                reason: reason.to_owned(),
+            })
+        };
         let runtime = &self.runtime;
         positive("runtime.median_ms", runtime.median_ms)?;
         positive("runtime.low_ms", runtime.low_ms)?;
@@ -178,23 +187,40 @@ impl Reading {
         if (runtime.repetitions as usize) < runtime.samples_ms.len() {
             return refuse("runtime.repetitions", "is less than the number of samples");
         }
-        runtime.samples_ms.iter().try_for_each(|&sample| positive("runtime.samples_ms", f64::from(sample)))?;
+        runtime
+            .samples_ms
+            .iter()
+            .try_for_each(|&sample| positive("runtime.samples_ms", f64::from(sample)))?;
         if let Some(power) = &self.power {
             positive("power.mean_w", power.mean_w)?;
             positive("power.window_s", power.window_s)?;
-            power.idle_w.map_or(Ok(()), |watts| positive("power.idle_w", watts))?;
+            power
+                .idle_w
+                .map_or(Ok(()), |watts| positive("power.idle_w", watts))?;
             if power.sensor.is_empty() || power.sensor.len() > 120 {
                 return refuse("power.sensor", "must have 1 to 120 bytes");
             }
         }
         let conditions = &self.conditions;
         positive("conditions.seconds", conditions.seconds)?;
-        conditions.clock_mhz.map_or(Ok(()), |clock| positive("conditions.clock_mhz", clock))?;
-        if conditions.temperature_c.is_some_and(|celsius| !(-50.0..=200.0).contains(&celsius)) {
-            return refuse("conditions.temperature_c", "is not a temperature of a running device");
+        conditions
+            .clock_mhz
+            .map_or(Ok(()), |clock| positive("conditions.clock_mhz", clock))?;
+        if conditions
+            .temperature_c
+            .is_some_and(|celsius| !(-50.0..=200.0).contains(&celsius))
+        {
+            return refuse(
+                "conditions.temperature_c",
+                "is not a temperature of a running device",
+            );
         }
         let texts = [&conditions.agent_version, &conditions.host];
-        if texts.into_iter().chain(&conditions.driver).any(|text| text.len() > 200) {
+        if texts
+            .into_iter()
+            .chain(&conditions.driver)
+            .any(|text| text.len() > 200)
+        {
             return refuse("conditions", "holds a text of over 200 bytes");
         }
         Ok(())
@@ -202,7 +228,9 @@ impl Reading {
 
     /// Energy of one call of the whole batch in mJ: the board's, idle included.
     pub fn energy_mj(&self) -> Option<f64> {
-        self.power.as_ref().map(|power| power.mean_w * self.runtime.median_ms)
+        self.power
+            .as_ref()
+            .map(|power| power.mean_w * self.runtime.median_ms)
     }
 }
 

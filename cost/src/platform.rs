@@ -61,32 +61,68 @@ pub struct PlatformError {
 fn slugify(text: &str) -> String {
     let lower = text.to_lowercase();
     let words = lower.split(|c: char| !(c.is_ascii_alphanumeric() || c == '.'));
-    words.filter(|word| !word.is_empty()).collect::<Vec<_>>().join("-")
+    words
+        .filter(|word| !word.is_empty())
+        .collect::<Vec<_>>()
+        .join("-")
 }
 
 impl Platform {
     /// Checks what a box says of itself: texts of 1 to 120 visible characters, at least one thread, some memory.
     pub fn check(&self) -> Result<(), PlatformError> {
         let text = |field, text: &str| {
-            let fine = (1..=120).contains(&text.chars().count()) && !text.chars().any(char::is_control);
+            let fine =
+                (1..=120).contains(&text.chars().count()) && !text.chars().any(char::is_control);
             let reason = "must have 1 to 120 characters, none of them a control character";
-            if fine { Ok(()) } else { Err(PlatformError { field, reason }) }
+            if fine {
+                Ok(())
+            } else {
+                Err(PlatformError { field, reason })
+            }
         };
         text("libtorch", &self.libtorch)?;
         match &self.device {
-            Device::Cpu { model, threads, instruction_set } => {
+            Device::Cpu {
+                model,
+                threads,
+                instruction_set,
+            } => {
                 text("device.model", model)?;
                 text("device.instruction_set", instruction_set)?;
                 let reason = "must be at least 1";
-                if *threads == 0 { Err(PlatformError { field: "device.threads", reason }) } else { Ok(()) }
+                if *threads == 0 {
+                    Err(PlatformError {
+                        field: "device.threads",
+                        reason,
+                    })
+                } else {
+                    Ok(())
+                }
             }
-            Device::Cuda { model, memory_mib, clock_policy, cuda, cudnn, power_limit_w: _, cudnn_benchmark: _ } => {
+            Device::Cuda {
+                model,
+                memory_mib,
+                clock_policy,
+                cuda,
+                cudnn,
+                power_limit_w: _,
+                cudnn_benchmark: _,
+            } => {
                 text("device.model", model)?;
                 text("device.clock_policy", clock_policy)?;
                 text("device.cuda", cuda)?;
-                cudnn.iter().try_for_each(|version| text("device.cudnn", version))?;
+                cudnn
+                    .iter()
+                    .try_for_each(|version| text("device.cudnn", version))?;
                 let reason = "must be at least 1";
-                if *memory_mib == 0 { Err(PlatformError { field: "device.memory_mib", reason }) } else { Ok(()) }
+                if *memory_mib == 0 {
+                    Err(PlatformError {
+                        field: "device.memory_mib",
+                        reason,
+                    })
+                } else {
+                    Ok(())
+                }
             }
         }
     }
@@ -106,10 +142,26 @@ impl Platform {
     /// the later one a suffix from its hash.
     pub fn slug(&self) -> String {
         let device = match &self.device {
-            Device::Cpu { model, threads, instruction_set } => format!("{model} {instruction_set} {threads}t"),
-            Device::Cuda { model, power_limit_w, clock_policy, cudnn_benchmark, .. } => {
-                let limit = power_limit_w.map(|watts| format!(" {watts}w")).unwrap_or_default();
-                let clocks = if clock_policy == "default" { "" } else { clock_policy };
+            Device::Cpu {
+                model,
+                threads,
+                instruction_set,
+            } => format!("{model} {instruction_set} {threads}t"),
+            Device::Cuda {
+                model,
+                power_limit_w,
+                clock_policy,
+                cudnn_benchmark,
+                ..
+            } => {
+                let limit = power_limit_w
+                    .map(|watts| format!(" {watts}w"))
+                    .unwrap_or_default();
+                let clocks = if clock_policy == "default" {
+                    ""
+                } else {
+                    clock_policy
+                };
                 let benchmark = if *cudnn_benchmark { " autotuned" } else { "" };
                 format!("{model}{limit} {clocks}{benchmark}")
             }
@@ -129,11 +181,23 @@ mod tests {
             threads: 1,
             instruction_set: "AVX512".to_owned(),
         };
-        let platform = Platform { device: cpu, libtorch: "2.11.0".to_owned() };
-        assert_eq!(platform.slug(), "amd-epyc-family-25-model-17-avx512-1t-torch2.11.0");
-        assert_eq!(platform.hash().to_string(), "c3da6afe9dce35cee64c1127f335354f7f2274df08a2aaa19b22b4c6d4b5b199");
+        let platform = Platform {
+            device: cpu,
+            libtorch: "2.11.0".to_owned(),
+        };
+        assert_eq!(
+            platform.slug(),
+            "amd-epyc-family-25-model-17-avx512-1t-torch2.11.0"
+        );
+        assert_eq!(
+            platform.hash().to_string(),
+            "c3da6afe9dce35cee64c1127f335354f7f2274df08a2aaa19b22b4c6d4b5b199"
+        );
         assert_eq!(platform.check(), Ok(()));
         let json = serde_json::to_string(&platform).expect("serializes");
-        assert_eq!(serde_json::from_str::<Platform>(&json).expect("reads back"), platform);
+        assert_eq!(
+            serde_json::from_str::<Platform>(&json).expect("reads back"),
+            platform
+        );
     }
 }

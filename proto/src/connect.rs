@@ -41,7 +41,9 @@ pub struct Credential(Option<MetadataValue<Ascii>>);
 impl Interceptor for Credential {
     fn call(&mut self, mut request: Request<()>) -> Result<Request<()>, Status> {
         if let Some(bearer) = &self.0 {
-            request.metadata_mut().insert("authorization", bearer.clone());
+            request
+                .metadata_mut()
+                .insert("authorization", bearer.clone());
         }
         Ok(request)
     }
@@ -59,8 +61,13 @@ pub struct Connection {
 
 /// An endpoint with our keep-alive, so that a vanished peer is noticed within 20 s.
 fn endpoint(address: &str) -> Result<Endpoint, ConnectError> {
-    let url = if address.contains("://") { address.to_owned() } else { format!("http://{address}") };
-    let endpoint = Endpoint::from_shared(url).map_err(|_| ConnectError::Address(address.to_owned()))?;
+    let url = if address.contains("://") {
+        address.to_owned()
+    } else {
+        format!("http://{address}")
+    };
+    let endpoint =
+        Endpoint::from_shared(url).map_err(|_| ConnectError::Address(address.to_owned()))?;
     Ok(endpoint
         .connect_timeout(Duration::from_secs(5))
         .http2_keep_alive_interval(Duration::from_secs(10))
@@ -73,7 +80,10 @@ impl Connection {
     /// Connects now. `credential` is an agent's or the operator's, `None` for calls that need none.
     pub async fn open(address: &str, credential: Option<&str>) -> Result<Self, ConnectError> {
         let channel = endpoint(address)?.connect().await;
-        let unreachable = |source| ConnectError::Unreachable { address: address.to_owned(), source };
+        let unreachable = |source| ConnectError::Unreachable {
+            address: address.to_owned(),
+            source,
+        };
         Self::over(channel.map_err(unreachable)?, credential)
     }
 
@@ -86,7 +96,10 @@ impl Connection {
     pub fn over(channel: Channel, credential: Option<&str>) -> Result<Self, ConnectError> {
         let bearer = credential.map(|credential| format!("Bearer {credential}").parse());
         let credential = Credential(bearer.transpose().map_err(|_| ConnectError::Credential)?);
-        Ok(Self { channel, credential })
+        Ok(Self {
+            channel,
+            credential,
+        })
     }
 
     fn authorized(&self) -> Authorized {
@@ -113,7 +126,8 @@ impl Connection {
 
     /// The service for operators.
     pub fn farm(&self) -> v1::farm_service_client::FarmServiceClient<Authorized> {
-        v1::farm_service_client::FarmServiceClient::new(self.authorized()).max_decoding_message_size(MESSAGE_BYTES_MAX)
+        v1::farm_service_client::FarmServiceClient::new(self.authorized())
+            .max_decoding_message_size(MESSAGE_BYTES_MAX)
     }
 }
 

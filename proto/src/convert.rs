@@ -2,9 +2,12 @@
 
 use wattfarm_cost::hash::Hash;
 use wattfarm_cost::layer::{Dtype, Kind, Layer, MemoryFormat, Value};
-use wattfarm_cost::measurement::{Conditions, Measurement, Power, Reading, Recipe, Runtime, Subject};
+use wattfarm_cost::measurement::{
+    Conditions, Measurement, Power, Reading, Recipe, Runtime, Subject,
+};
 use wattfarm_cost::model::{
-    Bound, LayerPrediction, Model, ModelKey, NetworkPrediction, Provenance, Scale, Target, Validation, Weighted,
+    Bound, LayerPrediction, Model, ModelKey, NetworkPrediction, Provenance, Scale, Target,
+    Validation, Weighted,
 };
 use wattfarm_cost::network::{NODES_MAX, Network, Node, Source, Step};
 use wattfarm_cost::platform::{Device, Platform};
@@ -25,7 +28,8 @@ pub fn parse<T>(field: &str, text: &str) -> Result<T, FieldError>
 where
     T: std::str::FromStr<Err: std::fmt::Display>,
 {
-    text.parse().map_err(|error: T::Err| FieldError::new(field, error.to_string()))
+    text.parse()
+        .map_err(|error: T::Err| FieldError::new(field, error.to_string()))
 }
 
 /// A list of messages, each converted; an error names the place in the list.
@@ -53,7 +57,10 @@ pub fn dtype(value: i32) -> Result<Dtype, FieldError> {
         Ok(v1::Dtype::Tf32) => Ok(Dtype::Tf32),
         Ok(v1::Dtype::F16) => Ok(Dtype::F16),
         Ok(v1::Dtype::Bf16) => Ok(Dtype::Bf16),
-        Err(_) => Err(FieldError::new("dtype", format!("`{value}` is not a dtype"))),
+        Err(_) => Err(FieldError::new(
+            "dtype",
+            format!("`{value}` is not a dtype"),
+        )),
     }
 }
 
@@ -77,14 +84,19 @@ impl TryFrom<v1::Layer> for Layer {
             return Err(FieldError::new("fields", format!("more than {FIELDS_MAX}")));
         }
         let memory_format = match v1::MemoryFormat::try_from(message.memory_format) {
-            Ok(v1::MemoryFormat::Unspecified | v1::MemoryFormat::Contiguous) => MemoryFormat::Contiguous,
+            Ok(v1::MemoryFormat::Unspecified | v1::MemoryFormat::Contiguous) => {
+                MemoryFormat::Contiguous
+            }
             Ok(v1::MemoryFormat::ChannelsLast) => MemoryFormat::ChannelsLast,
             Err(_) => return Err(FieldError::new("memory_format", "is not a memory format")),
         };
         let dtype = dtype(message.dtype)?;
         let mut fields = vec![
             ("dtype", Value::Word(dtype.name().to_owned())),
-            ("memory_format", Value::Word(memory_format.name().to_owned())),
+            (
+                "memory_format",
+                Value::Word(memory_format.name().to_owned()),
+            ),
         ];
         for field in &message.fields {
             use v1::layer::field::Value as Wire;
@@ -132,17 +144,28 @@ impl TryFrom<v1::network::Node> for Node {
     fn try_from(message: v1::network::Node) -> Result<Self, FieldError> {
         use v1::network::node::Step as Wire;
         let step = match required("step", message.step)? {
-            Wire::Layer(layer) => Step::Layer(Layer::try_from(layer).map_err(|error| error.within("layer"))?),
+            Wire::Layer(layer) => {
+                Step::Layer(Layer::try_from(layer).map_err(|error| error.within("layer"))?)
+            }
             Wire::Reshape(shape) => Step::Reshape(shape.sizes),
             Wire::Select(index) => Step::Select { index },
             Wire::Parameter(shape) => Step::Parameter(shape.sizes),
         };
-        let inputs = message.inputs.into_iter().map(|source| match source.source {
-            Some(v1::network::source::Source::Input(true)) => Ok(Source::Input),
-            Some(v1::network::source::Source::Node(index)) => Ok(Source::Node(index as usize)),
-            Some(v1::network::source::Source::Input(false)) | None => Err(FieldError::new("inputs", "an empty source")),
-        });
-        Ok(Self { name: message.name, step, inputs: inputs.collect::<Result<_, _>>()? })
+        let inputs = message
+            .inputs
+            .into_iter()
+            .map(|source| match source.source {
+                Some(v1::network::source::Source::Input(true)) => Ok(Source::Input),
+                Some(v1::network::source::Source::Node(index)) => Ok(Source::Node(index as usize)),
+                Some(v1::network::source::Source::Input(false)) | None => {
+                    Err(FieldError::new("inputs", "an empty source"))
+                }
+            });
+        Ok(Self {
+            name: message.name,
+            step,
+            inputs: inputs.collect::<Result<_, _>>()?,
+        })
     }
 }
 
@@ -151,18 +174,24 @@ impl TryFrom<v1::Network> for Network {
 
     fn try_from(message: v1::Network) -> Result<Self, FieldError> {
         if message.nodes.len() > NODES_MAX {
-            return Err(FieldError::new("nodes", format!("{} are more than {NODES_MAX}", message.nodes.len())));
+            return Err(FieldError::new(
+                "nodes",
+                format!("{} are more than {NODES_MAX}", message.nodes.len()),
+            ));
         }
         let nodes = each("nodes", message.nodes)?;
         let input = required("input", message.input)?.sizes;
-        Self::new(message.name, input, nodes).map_err(|error| FieldError::new("nodes", error.to_string()))
+        Self::new(message.name, input, nodes)
+            .map_err(|error| FieldError::new("nodes", error.to_string()))
     }
 }
 
 impl From<&Network> for v1::Network {
     fn from(network: &Network) -> Self {
         use v1::network::node::Step as Wire;
-        let sizes = |sizes: &[u64]| v1::Sizes { sizes: sizes.to_vec() };
+        let sizes = |sizes: &[u64]| v1::Sizes {
+            sizes: sizes.to_vec(),
+        };
         let source = |source: &Source| v1::network::Source {
             source: Some(match source {
                 Source::Input => v1::network::source::Source::Input(true),
@@ -192,12 +221,14 @@ impl TryFrom<v1::Subject> for Subject {
 
     fn try_from(message: v1::Subject) -> Result<Self, FieldError> {
         match required("subject", message.subject)? {
-            v1::subject::Subject::Layer(layer) => {
-                layer.try_into().map(Self::Layer).map_err(|error: FieldError| error.within("layer"))
-            }
-            v1::subject::Subject::Network(network) => {
-                network.try_into().map(Self::Network).map_err(|error: FieldError| error.within("network"))
-            }
+            v1::subject::Subject::Layer(layer) => layer
+                .try_into()
+                .map(Self::Layer)
+                .map_err(|error: FieldError| error.within("layer")),
+            v1::subject::Subject::Network(network) => network
+                .try_into()
+                .map(Self::Network)
+                .map_err(|error: FieldError| error.within("network")),
         }
     }
 }
@@ -208,7 +239,9 @@ impl From<&Subject> for v1::Subject {
             Subject::Layer(layer) => v1::subject::Subject::Layer(layer.into()),
             Subject::Network(network) => v1::subject::Subject::Network(network.into()),
         };
-        Self { subject: Some(subject) }
+        Self {
+            subject: Some(subject),
+        }
     }
 }
 
@@ -217,9 +250,15 @@ impl TryFrom<v1::Platform> for Platform {
 
     fn try_from(message: v1::Platform) -> Result<Self, FieldError> {
         let device = match required("device", message.device)? {
-            v1::platform::Device::Cpu(v1::platform::Cpu { model, threads, instruction_set }) => {
-                Device::Cpu { model, threads, instruction_set }
-            }
+            v1::platform::Device::Cpu(v1::platform::Cpu {
+                model,
+                threads,
+                instruction_set,
+            }) => Device::Cpu {
+                model,
+                threads,
+                instruction_set,
+            },
             v1::platform::Device::Cuda(cuda) => Device::Cuda {
                 model: cuda.model,
                 memory_mib: cuda.memory_mib,
@@ -230,8 +269,13 @@ impl TryFrom<v1::Platform> for Platform {
                 cudnn_benchmark: cuda.cudnn_benchmark,
             },
         };
-        let platform = Self { device, libtorch: message.libtorch };
-        platform.check().map_err(|error| FieldError::new(error.field, error.reason))?;
+        let platform = Self {
+            device,
+            libtorch: message.libtorch,
+        };
+        platform
+            .check()
+            .map_err(|error| FieldError::new(error.field, error.reason))?;
         Ok(platform)
     }
 }
@@ -239,22 +283,37 @@ impl TryFrom<v1::Platform> for Platform {
 impl From<&Platform> for v1::Platform {
     fn from(platform: &Platform) -> Self {
         let device = match platform.device.clone() {
-            Device::Cpu { model, threads, instruction_set } => {
-                v1::platform::Device::Cpu(v1::platform::Cpu { model, threads, instruction_set })
-            }
-            Device::Cuda { model, memory_mib, power_limit_w, clock_policy, cuda, cudnn, cudnn_benchmark } => {
-                v1::platform::Device::Cuda(v1::platform::Cuda {
-                    model,
-                    memory_mib,
-                    power_limit_w,
-                    clock_policy,
-                    cuda,
-                    cudnn,
-                    cudnn_benchmark,
-                })
-            }
+            Device::Cpu {
+                model,
+                threads,
+                instruction_set,
+            } => v1::platform::Device::Cpu(v1::platform::Cpu {
+                model,
+                threads,
+                instruction_set,
+            }),
+            Device::Cuda {
+                model,
+                memory_mib,
+                power_limit_w,
+                clock_policy,
+                cuda,
+                cudnn,
+                cudnn_benchmark,
+            } => v1::platform::Device::Cuda(v1::platform::Cuda {
+                model,
+                memory_mib,
+                power_limit_w,
+                clock_policy,
+                cuda,
+                cudnn,
+                cudnn_benchmark,
+            }),
         };
-        Self { device: Some(device), libtorch: platform.libtorch.clone() }
+        Self {
+            device: Some(device),
+            libtorch: platform.libtorch.clone(),
+        }
     }
 }
 
@@ -290,14 +349,20 @@ impl TryFrom<v1::Reading> for Reading {
                 seconds: conditions.seconds,
             },
         };
-        reading.check().map_err(|error| FieldError::new(error.field, error.reason))?;
+        reading
+            .check()
+            .map_err(|error| FieldError::new(error.field, error.reason))?;
         Ok(reading)
     }
 }
 
 impl From<&Reading> for v1::Reading {
     fn from(reading: &Reading) -> Self {
-        let Reading { runtime, power, conditions } = reading.clone();
+        let Reading {
+            runtime,
+            power,
+            conditions,
+        } = reading.clone();
         Self {
             runtime: Some(v1::reading::Runtime {
                 median_ms: runtime.median_ms,
@@ -366,7 +431,10 @@ fn target(value: i32) -> Result<Target, FieldError> {
         Ok(v1::Target::RuntimeMs) => Ok(Target::RuntimeMs),
         Ok(v1::Target::PowerW) => Ok(Target::PowerW),
         Ok(v1::Target::EnergyMj) => Ok(Target::EnergyMj),
-        Ok(v1::Target::Unspecified) | Err(_) => Err(FieldError::new("target", format!("`{value}` is not a target"))),
+        Ok(v1::Target::Unspecified) | Err(_) => Err(FieldError::new(
+            "target",
+            format!("`{value}` is not a target"),
+        )),
     }
 }
 
@@ -377,10 +445,17 @@ impl TryFrom<v1::Model> for Model {
         let scale = required("scale", message.scale)?;
         let validation = required("validation", message.validation)?;
         let provenance = required("provenance", message.provenance)?;
-        let terms = message.terms.into_iter().enumerate().map(|(index, weighted)| {
-            let term = parse(&format!("terms[{index}].term"), &weighted.term)?;
-            Ok(Weighted { term, coefficient: weighted.coefficient })
-        });
+        let terms = message
+            .terms
+            .into_iter()
+            .enumerate()
+            .map(|(index, weighted)| {
+                let term = parse(&format!("terms[{index}].term"), &weighted.term)?;
+                Ok(Weighted {
+                    term,
+                    coefficient: weighted.coefficient,
+                })
+            });
         let model = Self {
             key: ModelKey {
                 platform: parse::<Hash>("platform", &message.platform)?,
@@ -389,13 +464,21 @@ impl TryFrom<v1::Model> for Model {
                 target: target(message.target)?,
             },
             version: message.version,
-            scale: Scale { constant: scale.constant, per_flop: scale.per_flop, per_byte: scale.per_byte },
+            scale: Scale {
+                constant: scale.constant,
+                per_flop: scale.per_flop,
+                per_byte: scale.per_byte,
+            },
             intercept: message.intercept,
             terms: terms.collect::<Result<_, FieldError>>()?,
             correction_min: message.correction_min,
             correction_max: message.correction_max,
             domain: (message.domain.into_iter())
-                .map(|bound| Bound { feature: bound.feature, min: bound.min, max: bound.max })
+                .map(|bound| Bound {
+                    feature: bound.feature,
+                    min: bound.min,
+                    max: bound.max,
+                })
                 .collect(),
             validation: Validation {
                 folds: validation.folds,
@@ -413,7 +496,9 @@ impl TryFrom<v1::Model> for Model {
                 trainer_version: provenance.trainer_version,
             },
         };
-        model.check().map_err(|error| FieldError::new(error.field, error.reason))?;
+        model
+            .check()
+            .map_err(|error| FieldError::new(error.field, error.reason))?;
         Ok(model)
     }
 }
@@ -425,13 +510,20 @@ impl From<&Model> for v1::Model {
             Target::PowerW => v1::Target::PowerW,
             Target::EnergyMj => v1::Target::EnergyMj,
         };
-        let Scale { constant, per_flop, per_byte } = model.scale;
+        let Scale {
+            constant,
+            per_flop,
+            per_byte,
+        } = model.scale;
         let term = |weighted: &Weighted| v1::model::Term {
             term: weighted.term.to_string(),
             coefficient: weighted.coefficient,
         };
-        let bound =
-            |bound: &Bound| v1::model::Bound { feature: bound.feature.clone(), min: bound.min, max: bound.max };
+        let bound = |bound: &Bound| v1::model::Bound {
+            feature: bound.feature.clone(),
+            min: bound.min,
+            max: bound.max,
+        };
         let validation = &model.validation;
         let provenance = &model.provenance;
         Self {
@@ -440,7 +532,11 @@ impl From<&Model> for v1::Model {
             dtype: dtype_to_wire(model.key.dtype),
             target: target.into(),
             version: model.version,
-            scale: Some(v1::model::Scale { constant, per_flop, per_byte }),
+            scale: Some(v1::model::Scale {
+                constant,
+                per_flop,
+                per_byte,
+            }),
             intercept: model.intercept,
             terms: model.terms.iter().map(term).collect(),
             correction_min: model.correction_min,
@@ -529,7 +625,10 @@ mod tests {
     fn every_kind_survives_the_wire() {
         for kind in Kind::ALL {
             let layer = kind.example();
-            assert_eq!(Layer::try_from(v1::Layer::from(&layer)).expect("its own message"), layer);
+            assert_eq!(
+                Layer::try_from(v1::Layer::from(&layer)).expect("its own message"),
+                layer
+            );
         }
     }
 
@@ -542,8 +641,15 @@ mod tests {
             step: Some(v1::network::node::Step::Layer(layer)),
             inputs: vec![],
         };
-        let network = v1::Network { name: "n".to_owned(), input: None, nodes: vec![node] };
+        let network = v1::Network {
+            name: "n".to_owned(),
+            input: None,
+            nodes: vec![node],
+        };
         let error = Network::try_from(network).expect_err("a batch of 0");
-        assert_eq!(error.to_string(), "nodes[0].layer.batch: must be at least 1");
+        assert_eq!(
+            error.to_string(),
+            "nodes[0].layer.batch: must be at least 1"
+        );
     }
 }

@@ -22,27 +22,40 @@ pub struct FieldError {
 impl FieldError {
     /// A fault of one field.
     pub fn new(field: impl Into<String>, reason: impl Into<String>) -> Self {
-        Self { field: field.into(), reason: reason.into() }
+        Self {
+            field: field.into(),
+            reason: reason.into(),
+        }
     }
 
     /// The same fault, seen from one level up.
     #[must_use]
     pub fn within(self, parent: &str) -> Self {
-        let field = if self.field.is_empty() { parent.to_owned() } else { format!("{parent}.{}", self.field) };
+        let field = if self.field.is_empty() {
+            parent.to_owned()
+        } else {
+            format!("{parent}.{}", self.field)
+        };
         Self { field, ..self }
     }
 }
 
 impl From<FieldError> for Status {
     fn from(error: FieldError) -> Self {
-        let mut details = ErrorDetails::with_bad_request_violation(error.field.clone(), error.reason.clone());
+        let mut details =
+            ErrorDetails::with_bad_request_violation(error.field.clone(), error.reason.clone());
         details.set_error_info("INVALID_FIELD", DOMAIN, HashMap::new());
         Self::with_error_details(Code::InvalidArgument, error.to_string(), details)
     }
 }
 
 /// An error with a reason that clients branch on and, where trying again helps, after how long.
-pub fn status(code: Code, reason: &str, message: impl Into<String>, retry_after: Option<Duration>) -> Status {
+pub fn status(
+    code: Code,
+    reason: &str,
+    message: impl Into<String>,
+    retry_after: Option<Duration>,
+) -> Status {
     let mut details = ErrorDetails::with_error_info(reason, DOMAIN, HashMap::new());
     if retry_after.is_some() {
         details.set_retry_info(retry_after);
@@ -52,7 +65,22 @@ pub fn status(code: Code, reason: &str, message: impl Into<String>, retry_after:
 
 /// The reason that an error carries; empty if it comes from somewhere else, such as a broken connection.
 pub fn reason(status: &Status) -> String {
-    status.get_details_error_info().map(|info| info.reason).unwrap_or_default()
+    status
+        .get_details_error_info()
+        .map(|info| info.reason)
+        .unwrap_or_default()
+}
+
+/// The fields at fault that an error names; none, unless the request itself was wrong.
+pub fn violations(status: &Status) -> Vec<FieldError> {
+    let violations = status
+        .get_details_bad_request()
+        .map(|request| request.field_violations)
+        .unwrap_or_default();
+    violations
+        .into_iter()
+        .map(|violation| FieldError::new(violation.field, violation.description))
+        .collect()
 }
 
 /// Whether the same call may succeed later without anybody doing anything: a timeout or a lost connection says nothing
@@ -60,6 +88,10 @@ pub fn reason(status: &Status) -> String {
 pub fn is_transient(status: &Status) -> bool {
     matches!(
         status.code(),
-        Code::Unavailable | Code::DeadlineExceeded | Code::ResourceExhausted | Code::Aborted | Code::Cancelled
+        Code::Unavailable
+            | Code::DeadlineExceeded
+            | Code::ResourceExhausted
+            | Code::Aborted
+            | Code::Cancelled
     ) || (status.code() == Code::Unknown && reason(status).is_empty())
 }

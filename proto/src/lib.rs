@@ -8,8 +8,16 @@ pub mod convert;
 pub mod error;
 
 /// The generated messages, clients and servers.
-#[expect(missing_docs, reason = "generated: the .proto files have the documentation")]
-#[expect(clippy::doc_markdown, clippy::default_trait_access, reason = "generated")]
+#[expect(
+    missing_docs,
+    reason = "generated: the .proto files have the documentation"
+)]
+#[expect(
+    clippy::allow_attributes,
+    clippy::allow_attributes_without_reason,
+    clippy::large_enum_variant,
+    reason = "generated"
+)]
 pub mod v1 {
     tonic::include_proto!("wattfarm.v1");
 

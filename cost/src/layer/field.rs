@@ -55,7 +55,10 @@ pub(super) trait Field: Sized {
 
 pub(super) fn required<T: Field>(field: &'static str, value: &Value) -> Result<T, LayerError> {
     let reason = || format!("`{value}` is not {}", T::EXPECTED);
-    T::from_value(value).ok_or_else(|| LayerError::Invalid { field, reason: reason() })
+    T::from_value(value).ok_or_else(|| LayerError::Invalid {
+        field,
+        reason: reason(),
+    })
 }
 
 impl Field for u64 {
@@ -96,7 +99,8 @@ impl Field for Vec<u64> {
             Value::Sizes(sizes) => sizes.clone(),
             Value::Word(_) => return None,
         };
-        (!sizes.is_empty() && sizes.len() <= LIST_MAX && sizes.iter().all(|&size| size <= SIZE_MAX)).then_some(sizes)
+        (!sizes.is_empty() && sizes.len() <= LIST_MAX && sizes.iter().all(|&size| size <= SIZE_MAX))
+            .then_some(sizes)
     }
 }
 

@@ -338,7 +338,12 @@ macro_rules! kinds {
     };
 }
 
-const IMAGE: [(&str, &str); 4] = [("batch", "1"), ("channels", "8"), ("height", "14"), ("width", "14")];
+const IMAGE: [(&str, &str); 4] = [
+    ("batch", "1"),
+    ("channels", "8"),
+    ("height", "14"),
+    ("width", "14"),
+];
 const FLAT: [(&str, &str); 2] = [("batch", "4"), ("features", "256")];
 const WINDOW: [(&str, &str); 8] = [
     ("batch", "1"),

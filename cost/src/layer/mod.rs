@@ -18,8 +18,8 @@ use crate::Hash;
 
 pub use field::{Activation, Dtype, MemoryFormat, Value};
 pub use kinds::{
-    Adaptive, Attention, BatchNorm2d, Binary, Concat, Conv2d, Elementwise, Kind, Linear, LocalResponseNorm, Matmul, Op,
-    Permute, Pool2d, Rows,
+    Adaptive, Attention, BatchNorm2d, Binary, Concat, Conv2d, Elementwise, Kind, Linear,
+    LocalResponseNorm, Matmul, Op, Permute, Pool2d, Rows,
 };
 pub use work::{Gemm, Work};
 
@@ -89,7 +89,11 @@ impl Layer {
     /// larger than [`SIZE_MAX`] bytes.
     pub fn new(op: Op, dtype: Dtype, memory_format: MemoryFormat) -> Result<Self, LayerError> {
         shape::check(&op)?;
-        let layer = Self { op, dtype, memory_format };
+        let layer = Self {
+            op,
+            dtype,
+            memory_format,
+        };
         work::check(&layer)?;
         Ok(layer)
     }
@@ -151,7 +155,10 @@ impl Layer {
         for (name, value) in self.fields() {
             text.push_str(&format!("|{name}={value}"));
         }
-        text.push_str(&format!("|dtype={}|memory_format={}", self.dtype, self.memory_format));
+        text.push_str(&format!(
+            "|dtype={}|memory_format={}",
+            self.dtype, self.memory_format
+        ));
         text
     }
 
@@ -208,7 +215,9 @@ impl<'de> Deserialize<'de> for Layer {
             Some(Value::Word(name)) => name.parse().map_err(D::Error::custom)?,
             _ => return Err(D::Error::missing_field("kind")),
         };
-        let named = fields.iter().map(|(name, value)| (name.as_str(), value.clone()));
+        let named = fields
+            .iter()
+            .map(|(name, value)| (name.as_str(), value.clone()));
         Self::from_fields(kind, named).map_err(D::Error::custom)
     }
 }
@@ -251,19 +260,60 @@ mod tests {
              groups=1|bias=0|activation=none|dtype=f32|memory_format=contiguous"
         );
         assert_eq!(layer.hash(), Hash::of(&layer.canonical()));
-        assert_eq!(layer.hash().to_string(), "bd54e16ab8bb0078ac3eaaf563c8c62eb85b2f9be498b077ebab6259ffb3eea1");
+        assert_eq!(
+            layer.hash().to_string(),
+            "bd54e16ab8bb0078ac3eaaf563c8c62eb85b2f9be498b077ebab6259ffb3eea1"
+        );
     }
 
     #[test]
     fn impossible_layers_name_their_field() {
         let refused = |op| Layer::f32(op).expect_err("impossible").field().to_owned();
-        assert_eq!(refused(Op::Conv2d(Conv2d { groups: 3, ..conv() })), "in_channels");
-        assert_eq!(refused(Op::Conv2d(Conv2d { kernel_h: 59, ..conv() })), "kernel_h");
+        assert_eq!(
+            refused(Op::Conv2d(Conv2d {
+                groups: 3,
+                ..conv()
+            })),
+            "in_channels"
+        );
+        assert_eq!(
+            refused(Op::Conv2d(Conv2d {
+                kernel_h: 59,
+                ..conv()
+            })),
+            "kernel_h"
+        );
         assert_eq!(refused(Op::Conv2d(Conv2d { batch: 0, ..conv() })), "batch");
-        assert_eq!(refused(Op::Conv2d(Conv2d { in_height: 1 << 39, in_width: 1 << 39, ..conv() })), "in_height");
-        assert_eq!(refused(Op::Conv2d(Conv2d { batch: u64::MAX, ..conv() })), "batch");
-        assert_eq!(refused(Op::Concat(Concat { batch: 1, inner: 1, in_channels: vec![] })), "in_channels");
-        assert_eq!(refused(Op::Permute(Permute { shape: vec![2, 3], order: vec![0, 0] })), "order");
+        assert_eq!(
+            refused(Op::Conv2d(Conv2d {
+                in_height: 1 << 39,
+                in_width: 1 << 39,
+                ..conv()
+            })),
+            "in_height"
+        );
+        assert_eq!(
+            refused(Op::Conv2d(Conv2d {
+                batch: u64::MAX,
+                ..conv()
+            })),
+            "batch"
+        );
+        assert_eq!(
+            refused(Op::Concat(Concat {
+                batch: 1,
+                inner: 1,
+                in_channels: vec![]
+            })),
+            "in_channels"
+        );
+        assert_eq!(
+            refused(Op::Permute(Permute {
+                shape: vec![2, 3],
+                order: vec![0, 0]
+            })),
+            "order"
+        );
     }
 
     #[test]
@@ -271,7 +321,10 @@ mod tests {
         for kind in Kind::ALL {
             let layer = kind.example();
             let text = serde_json::to_string(&layer).expect("serializes");
-            assert_eq!(serde_json::from_str::<Layer>(&text).expect("reads back"), layer);
+            assert_eq!(
+                serde_json::from_str::<Layer>(&text).expect("reads back"),
+                layer
+            );
             let named: Vec<_> = layer.fields().into_iter().collect();
             let again = Layer::from_fields(kind, named).expect("its own fields are valid");
             assert_eq!(again.hash(), layer.hash());
@@ -280,9 +333,11 @@ mod tests {
 
     #[test]
     fn unknown_and_missing_fields_are_refused() {
-        let unknown = Layer::from_fields(Kind::Linear, [("colour", Value::Size(1))]).expect_err("unknown");
+        let unknown =
+            Layer::from_fields(Kind::Linear, [("colour", Value::Size(1))]).expect_err("unknown");
         assert_eq!(unknown.field(), "colour");
-        let missing = Layer::from_fields(Kind::Linear, [("batch", Value::Size(1))]).expect_err("missing");
+        let missing =
+            Layer::from_fields(Kind::Linear, [("batch", Value::Size(1))]).expect_err("missing");
         assert_eq!(missing.to_string(), "in_features: missing for linear");
     }
 }

@@ -3,7 +3,10 @@
 use super::{Conv2d, Layer, LayerError, Op, Pool2d, SIZE_MAX, Shape, Value};
 
 fn invalid(field: &'static str, reason: impl Into<String>) -> LayerError {
-    LayerError::Invalid { field, reason: reason.into() }
+    LayerError::Invalid {
+        field,
+        reason: reason.into(),
+    }
 }
 
 /// The number of windows that fit: floor((padded - extent) / stride) + 1, `None` if not even one does.
@@ -12,20 +15,35 @@ fn windows(padded: u64, extent: u64, stride: u64) -> Option<u64> {
 }
 
 /// Like [`windows`], but a last window may hang over the edge, unless it would start in the padding (libtorch's rule).
-fn windows_ceil(size: u64, pad_before: u64, pad_after: u64, extent: u64, stride: u64) -> Option<u64> {
+fn windows_ceil(
+    size: u64,
+    pad_before: u64,
+    pad_after: u64,
+    extent: u64,
+    stride: u64,
+) -> Option<u64> {
     let padded = size + pad_before + pad_after;
     let count = padded.checked_sub(extent)?.div_ceil(stride) + 1;
-    Some(if (count - 1) * stride >= size + pad_before { count - 1 } else { count })
+    Some(if (count - 1) * stride >= size + pad_before {
+        count - 1
+    } else {
+        count
+    })
 }
 
 impl Conv2d {
     /// Rows and columns of the output, `None` where the kernel doesn't fit the padded input.
     fn output(&self) -> (Option<u64>, Option<u64>) {
-        let extent = |kernel: u64, dilation: u64| dilation.saturating_mul(kernel - 1).saturating_add(1);
+        let extent =
+            |kernel: u64, dilation: u64| dilation.saturating_mul(kernel - 1).saturating_add(1);
         let height = self.in_height + self.pad_top + self.pad_bottom;
         let width = self.in_width + self.pad_left + self.pad_right;
         (
-            windows(height, extent(self.kernel_h, self.dilation_h), self.stride_h),
+            windows(
+                height,
+                extent(self.kernel_h, self.dilation_h),
+                self.stride_h,
+            ),
             windows(width, extent(self.kernel_w, self.dilation_w), self.stride_w),
         )
     }
@@ -38,8 +56,20 @@ impl Pool2d {
             false => windows(size + before + after, kernel, stride),
         };
         (
-            along(self.in_height, self.pad_top, self.pad_bottom, self.kernel_h, self.stride_h),
-            along(self.in_width, self.pad_left, self.pad_right, self.kernel_w, self.stride_w),
+            along(
+                self.in_height,
+                self.pad_top,
+                self.pad_bottom,
+                self.kernel_h,
+                self.stride_h,
+            ),
+            along(
+                self.in_width,
+                self.pad_left,
+                self.pad_right,
+                self.kernel_w,
+                self.stride_w,
+            ),
         )
     }
 }
@@ -54,7 +84,9 @@ pub(super) fn check(op: &Op) -> Result<(), LayerError> {
     for (field, value) in op.fields() {
         let sizes = match value {
             Value::Size(size) => vec![size],
-            Value::Sizes(sizes) if sizes.is_empty() => return Err(invalid(field, "must not be empty")),
+            Value::Sizes(sizes) if sizes.is_empty() => {
+                return Err(invalid(field, "must not be empty"));
+            }
             Value::Sizes(sizes) => sizes,
             Value::Word(_) => continue,
         };
@@ -67,9 +99,15 @@ pub(super) fn check(op: &Op) -> Result<(), LayerError> {
     }
     match op {
         Op::Conv2d(conv) => {
-            for (field, channels) in [("in_channels", conv.in_channels), ("out_channels", conv.out_channels)] {
+            for (field, channels) in [
+                ("in_channels", conv.in_channels),
+                ("out_channels", conv.out_channels),
+            ] {
                 if channels % conv.groups != 0 {
-                    return Err(invalid(field, format!("{channels} is not divisible by {} groups", conv.groups)));
+                    return Err(invalid(
+                        field,
+                        format!("{channels} is not divisible by {} groups", conv.groups),
+                    ));
                 }
             }
             fits(conv.output())
@@ -83,9 +121,10 @@ pub(super) fn check(op: &Op) -> Result<(), LayerError> {
             ];
             // A window wholly inside the padding has no largest value and no mean.
             match halves.into_iter().find(|(_, pad, kernel)| pad >= kernel) {
-                Some((field, pad, kernel)) => {
-                    Err(invalid(field, format!("{pad} leaves windows of {kernel} that see only padding")))
-                }
+                Some((field, pad, kernel)) => Err(invalid(
+                    field,
+                    format!("{pad} leaves windows of {kernel} that see only padding"),
+                )),
                 None => fits(pool.output()),
             }
         }
@@ -95,8 +134,13 @@ pub(super) fn check(op: &Op) -> Result<(), LayerError> {
                 ("other_channels", pair.other_channels, pair.channels),
                 ("other_inner", pair.other_inner, pair.inner),
             ];
-            match axes.into_iter().find(|&(_, other, size)| other != size && other != 1) {
-                Some((field, other, size)) => Err(invalid(field, format!("{other} is neither {size} nor 1"))),
+            match axes
+                .into_iter()
+                .find(|&(_, other, size)| other != size && other != 1)
+            {
+                Some((field, other, size)) => {
+                    Err(invalid(field, format!("{other} is neither {size} nor 1")))
+                }
                 None => Ok(()),
             }
         }
@@ -105,11 +149,19 @@ pub(super) fn check(op: &Op) -> Result<(), LayerError> {
             axes.sort_unstable();
             match axes.into_iter().eq(0..permute.shape.len() as u64) {
                 true => Ok(()),
-                false => Err(invalid("order", format!("is not an order of {} axes", permute.shape.len()))),
+                false => Err(invalid(
+                    "order",
+                    format!("is not an order of {} axes", permute.shape.len()),
+                )),
             }
         }
-        Op::Attention(attention) if attention.causal && attention.query_length > attention.key_length => {
-            Err(invalid("query_length", "is over key_length, so that causal tokens would see nothing"))
+        Op::Attention(attention)
+            if attention.causal && attention.query_length > attention.key_length =>
+        {
+            Err(invalid(
+                "query_length",
+                "is over key_length, so that causal tokens would see nothing",
+            ))
         }
         Op::Linear(_)
         | Op::AdaptiveAvgPool2d(_)
@@ -152,7 +204,9 @@ impl Layer {
         match self.op() {
             Op::Conv2d(c) => vec![vec![c.batch, c.in_channels, c.in_height, c.in_width]],
             Op::Linear(l) => vec![vec![l.batch, l.in_features]],
-            Op::MaxPool2d(p) | Op::AvgPool2d(p) => vec![vec![p.batch, p.channels, p.in_height, p.in_width]],
+            Op::MaxPool2d(p) | Op::AvgPool2d(p) => {
+                vec![vec![p.batch, p.channels, p.in_height, p.in_width]]
+            }
             Op::AdaptiveAvgPool2d(p) => vec![vec![p.batch, p.channels, p.in_height, p.in_width]],
             Op::BatchNorm2d(n) => vec![vec![n.batch, n.channels, n.height, n.width]],
             Op::LocalResponseNorm(n) => vec![vec![n.batch, n.channels, n.height, n.width]],
@@ -168,14 +222,25 @@ impl Layer {
             | Op::Flatten(e)
             | Op::Copy(e) => vec![vec![e.batch, e.features]],
             Op::Add(b) | Op::Mul(b) => {
-                vec![vec![b.batch, b.channels, b.inner], vec![b.other_batch, b.other_channels, b.other_inner]]
+                vec![
+                    vec![b.batch, b.channels, b.inner],
+                    vec![b.other_batch, b.other_channels, b.other_inner],
+                ]
             }
-            Op::Concat(c) => c.in_channels.iter().map(|&channels| vec![c.batch, channels, c.inner]).collect(),
+            Op::Concat(c) => c
+                .in_channels
+                .iter()
+                .map(|&channels| vec![c.batch, channels, c.inner])
+                .collect(),
             Op::Permute(p) => vec![p.shape.clone()],
             Op::Matmul(m) => vec![vec![m.batch, m.m, m.k], vec![m.batch, m.k, m.n]],
             Op::Attention(a) => {
                 let key = vec![a.batch, a.heads, a.key_length, a.head_dim];
-                vec![vec![a.batch, a.heads, a.query_length, a.head_dim], key.clone(), key]
+                vec![
+                    vec![a.batch, a.heads, a.query_length, a.head_dim],
+                    key.clone(),
+                    key,
+                ]
             }
         }
     }
@@ -188,7 +253,12 @@ impl Layer {
         };
         match self.op() {
             Op::Conv2d(c) => {
-                let weight = vec![c.out_channels, c.in_channels / c.groups, c.kernel_h, c.kernel_w];
+                let weight = vec![
+                    c.out_channels,
+                    c.in_channels / c.groups,
+                    c.kernel_h,
+                    c.kernel_w,
+                ];
                 with_bias(weight, c.bias, c.out_channels)
             }
             Op::Linear(l) => with_bias(vec![l.out_features, l.in_features], l.bias, l.out_features),

@@ -43,7 +43,9 @@ fn numel(shape: &Shape) -> u64 {
 
 fn numel_wide(shape: &Shape) -> u128 {
     // At most 256 factors (a permutation's axes); the product stops growing long before it could wrap.
-    shape.iter().fold(1, |product: u128, &size| product.saturating_mul(u128::from(size)))
+    shape.iter().fold(1, |product: u128, &size| {
+        product.saturating_mul(u128::from(size))
+    })
 }
 
 /// Refuses layers with a tensor over [`SIZE_MAX`] bytes or more than 2^62 operations. The geometry has been checked.
@@ -51,10 +53,15 @@ pub(super) fn check(layer: &Layer) -> Result<(), LayerError> {
     let bytes = u128::from(layer.dtype().bytes());
     let too_large = |shape: &Shape| numel_wide(shape).saturating_mul(bytes) > u128::from(SIZE_MAX);
     let refuse = |field, what: &str| {
-        Err(LayerError::Invalid { field, reason: format!("{what} would hold more than 2^40 bytes") })
+        Err(LayerError::Invalid {
+            field,
+            reason: format!("{what} would hold more than 2^40 bytes"),
+        })
     };
     let largest_input = match layer.op() {
-        Op::Conv2d(_) | Op::MaxPool2d(_) | Op::AvgPool2d(_) | Op::AdaptiveAvgPool2d(_) => "in_height",
+        Op::Conv2d(_) | Op::MaxPool2d(_) | Op::AvgPool2d(_) | Op::AdaptiveAvgPool2d(_) => {
+            "in_height"
+        }
         Op::BatchNorm2d(_) | Op::LocalResponseNorm(_) => "height",
         Op::Linear(_) => "in_features",
         Op::Permute(_) => "shape",
@@ -81,7 +88,10 @@ pub(super) fn check(layer: &Layer) -> Result<(), LayerError> {
         return refuse(output, "the output");
     }
     if flops(layer) > 1 << 62 {
-        return Err(LayerError::Invalid { field: output, reason: "more than 2^62 operations".to_owned() });
+        return Err(LayerError::Invalid {
+            field: output,
+            reason: "more than 2^62 operations".to_owned(),
+        });
     }
     Ok(())
 }
@@ -92,11 +102,15 @@ fn flops(layer: &Layer) -> u128 {
     let each = |operations: u64| output * u128::from(operations);
     match layer.op() {
         Op::Conv2d(c) => {
-            let products = u128::from(c.in_channels / c.groups) * u128::from(c.kernel_h) * u128::from(c.kernel_w);
+            let products = u128::from(c.in_channels / c.groups)
+                * u128::from(c.kernel_h)
+                * u128::from(c.kernel_w);
             output * (2 * products + u128::from(c.bias))
         }
         Op::Linear(l) => each(2 * l.in_features + u64::from(l.bias)),
-        Op::MaxPool2d(p) | Op::AvgPool2d(p) => output * u128::from(p.kernel_h) * u128::from(p.kernel_w),
+        Op::MaxPool2d(p) | Op::AvgPool2d(p) => {
+            output * u128::from(p.kernel_h) * u128::from(p.kernel_w)
+        }
         // Every input is added once, and every output divided.
         Op::AdaptiveAvgPool2d(_) => numel_wide(&layer.input_shapes()[0]) + output,
         Op::BatchNorm2d(_) => each(2),
@@ -151,10 +165,14 @@ impl Layer {
         let parameters: u64 = self.parameter_shapes().iter().map(numel).sum();
         let (input, output) = match self.is_view() {
             true => (0, 0),
-            false => (self.input_shapes().iter().map(numel).sum(), numel(&self.output_shape())),
+            false => (
+                self.input_shapes().iter().map(numel).sum(),
+                numel(&self.output_shape()),
+            ),
         };
         Work {
-            flops: u64::try_from(flops(self)).expect("at most 2^62: checked when the layer was made"),
+            flops: u64::try_from(flops(self))
+                .expect("at most 2^62: checked when the layer was made"),
             parameters,
             input_bytes: input * bytes,
             parameter_bytes: parameters * bytes,
@@ -174,11 +192,24 @@ impl Layer {
                     count: c.groups,
                 })
             }
-            Op::Linear(l) => Some(Gemm { m: l.batch, n: l.out_features, k: l.in_features, count: 1 }),
-            Op::Matmul(m) => Some(Gemm { m: m.m, n: m.n, k: m.k, count: m.batch }),
-            Op::Attention(a) => {
-                Some(Gemm { m: a.query_length, n: a.key_length, k: a.head_dim, count: a.batch * a.heads })
-            }
+            Op::Linear(l) => Some(Gemm {
+                m: l.batch,
+                n: l.out_features,
+                k: l.in_features,
+                count: 1,
+            }),
+            Op::Matmul(m) => Some(Gemm {
+                m: m.m,
+                n: m.n,
+                k: m.k,
+                count: m.batch,
+            }),
+            Op::Attention(a) => Some(Gemm {
+                m: a.query_length,
+                n: a.key_length,
+                k: a.head_dim,
+                count: a.batch * a.heads,
+            }),
             _ => None,
         }
     }
@@ -197,8 +228,17 @@ mod tests {
         let layer = Layer::from_fields(
             Kind::Conv2d,
             [
-                ("batch", 64), ("in_channels", 64), ("in_height", 224), ("in_width", 224), ("out_channels", 64),
-                ("kernel_h", 3), ("kernel_w", 3), ("pad_top", 1), ("pad_bottom", 1), ("pad_left", 1), ("pad_right", 1),
+                ("batch", 64),
+                ("in_channels", 64),
+                ("in_height", 224),
+                ("in_width", 224),
+                ("out_channels", 64),
+                ("kernel_h", 3),
+                ("kernel_w", 3),
+                ("pad_top", 1),
+                ("pad_bottom", 1),
+                ("pad_left", 1),
+                ("pad_right", 1),
             ]
             .map(|(name, size)| (name, Value::Size(size))),
         )
@@ -214,10 +254,21 @@ mod tests {
     fn grouped_convolution_counts_its_own_channels() {
         let conv = |groups: u64| {
             let fields = [
-                ("batch", 2), ("in_channels", 32), ("in_height", 8), ("in_width", 8), ("out_channels", 64),
-                ("kernel_h", 3), ("kernel_w", 1), ("groups", groups), ("bias", 1),
+                ("batch", 2),
+                ("in_channels", 32),
+                ("in_height", 8),
+                ("in_width", 8),
+                ("out_channels", 64),
+                ("kernel_h", 3),
+                ("kernel_w", 1),
+                ("groups", groups),
+                ("bias", 1),
             ];
-            Layer::from_fields(Kind::Conv2d, fields.map(|(name, size)| (name, Value::Size(size)))).expect("valid")
+            Layer::from_fields(
+                Kind::Conv2d,
+                fields.map(|(name, size)| (name, Value::Size(size))),
+            )
+            .expect("valid")
         };
         assert_eq!(conv(1).output_shape(), vec![2, 64, 6, 8]);
         assert_eq!(conv(1).work().flops, 2 * 64 * 6 * 8 * (2 * 32 * 3 + 1));
@@ -226,15 +277,28 @@ mod tests {
     }
 
     fn any_layer_fields() -> impl Strategy<Value = (Kind, Vec<(&'static str, Value)>)> {
-        let size = prop_oneof![0..6u64, 1..400u64, Just(1 << 20), Just(u64::MAX), any::<u64>()];
+        let size = prop_oneof![
+            0..6u64,
+            1..400u64,
+            Just(1 << 20),
+            Just(u64::MAX),
+            any::<u64>()
+        ];
         let value = prop_oneof![
             8 => size.clone().prop_map(Value::Size),
             1 => prop::collection::vec(size, 0..6).prop_map(Value::Sizes),
             1 => Just(Value::Word("relu".to_owned())),
         ];
-        (prop::sample::select(Kind::ALL.to_vec()), prop::collection::vec(value, 18)).prop_map(|(kind, values)| {
-            (kind, kind.field_names().iter().copied().zip(values).collect())
-        })
+        (
+            prop::sample::select(Kind::ALL.to_vec()),
+            prop::collection::vec(value, 18),
+        )
+            .prop_map(|(kind, values)| {
+                (
+                    kind,
+                    kind.field_names().iter().copied().zip(values).collect(),
+                )
+            })
     }
 
     proptest! {

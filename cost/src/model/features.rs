@@ -4,14 +4,24 @@ use crate::layer::{Activation, Op, Value};
 use crate::{Kind, Layer};
 
 /// What every kind has beside its own fields.
-const WORK: [&str; 6] = ["flops", "bytes", "input_bytes", "parameter_bytes", "output_bytes", "outputs"];
+const WORK: [&str; 6] = [
+    "flops",
+    "bytes",
+    "input_bytes",
+    "parameter_bytes",
+    "output_bytes",
+    "outputs",
+];
 /// What kinds that multiply matrices have.
 const GEMM: [&str; 4] = ["gemm_m", "gemm_n", "gemm_k", "gemm_count"];
 /// What kinds with an image as output have.
 const IMAGE: [&str; 2] = ["out_height", "out_width"];
 
 fn has_gemm(kind: Kind) -> bool {
-    matches!(kind, Kind::Conv2d | Kind::Linear | Kind::Matmul | Kind::Attention)
+    matches!(
+        kind,
+        Kind::Conv2d | Kind::Linear | Kind::Matmul | Kind::Attention
+    )
 }
 
 fn has_image(kind: Kind) -> bool {
@@ -51,7 +61,11 @@ impl Features {
     /// The features of a layer.
     pub fn of(layer: &Layer) -> Self {
         let kind = layer.kind();
-        let mut values: Vec<f64> = layer.fields().into_iter().map(|(_, value)| number(&value)).collect();
+        let mut values: Vec<f64> = layer
+            .fields()
+            .into_iter()
+            .map(|(_, value)| number(&value))
+            .collect();
         let work = layer.work();
         let output = layer.output_shape();
         values.extend([
@@ -72,7 +86,12 @@ impl Features {
         match layer.op() {
             Op::Concat(concat) => values.push(concat.in_channels.len() as f64),
             Op::Permute(permute) => {
-                let stays = permute.order.iter().enumerate().rev().take_while(|&(axis, &from)| axis as u64 == from);
+                let stays = permute
+                    .order
+                    .iter()
+                    .enumerate()
+                    .rev()
+                    .take_while(|&(axis, &from)| axis as u64 == from);
                 let run: u64 = stays.map(|(axis, _)| permute.shape[axis]).product();
                 values.extend([permute.shape.len() as f64, run as f64]);
             }
@@ -90,11 +109,17 @@ impl Features {
 
     /// The value of a feature; `None` if the kind has no such feature.
     pub fn get(&self, name: &str) -> Option<f64> {
-        self.names.iter().position(|&own| own == name).map(|index| self.values[index])
+        self.names
+            .iter()
+            .position(|&own| own == name)
+            .map(|index| self.values[index])
     }
 
     pub(super) fn get_mut(&mut self, name: &str) -> Option<&mut f64> {
-        self.names.iter().position(|&own| own == name).map(|index| &mut self.values[index])
+        self.names
+            .iter()
+            .position(|&own| own == name)
+            .map(|index| &mut self.values[index])
     }
 }
 
@@ -103,9 +128,10 @@ fn number(value: &Value) -> f64 {
     match value {
         Value::Size(size) => *size as f64,
         Value::Sizes(sizes) => sizes.iter().sum::<u64>() as f64,
-        Value::Word(word) => {
-            Activation::ALL.iter().position(|activation| activation.name() == word).map_or(0.0, |index| index as f64)
-        }
+        Value::Word(word) => Activation::ALL
+            .iter()
+            .position(|activation| activation.name() == word)
+            .map_or(0.0, |index| index as f64),
     }
 }
 

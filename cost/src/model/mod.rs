@@ -54,7 +54,10 @@ impl std::str::FromStr for Target {
     type Err = ModelError;
     fn from_str(text: &str) -> Result<Self, ModelError> {
         let found = Self::ALL.into_iter().find(|target| target.name() == text);
-        found.ok_or_else(|| ModelError { field: "target".to_owned(), reason: format!("`{text}` is not a target") })
+        found.ok_or_else(|| ModelError {
+            field: "target".to_owned(),
+            reason: format!("`{text}` is not a target"),
+        })
     }
 }
 
@@ -189,7 +192,12 @@ impl Model {
     /// Refuses numbers that are not finite, a scale that could be zero or negative, terms over features that the kind
     /// doesn't have, and more than [`TERMS_MAX`] terms.
     pub fn check(&self) -> Result<(), ModelError> {
-        let refuse = |field: &str, reason: String| Err(ModelError { field: field.to_owned(), reason });
+        let refuse = |field: &str, reason: String| {
+            Err(ModelError {
+                field: field.to_owned(),
+                reason,
+            })
+        };
         let scale = self.scale;
         let scales = [scale.constant, scale.per_flop, scale.per_byte];
         if scales.iter().any(|part| !part.is_finite() || *part < 0.0) || scale.constant <= 0.0 {
@@ -213,20 +221,39 @@ impl Model {
             return refuse("correction_min", "is over correction_max".to_owned());
         }
         if self.terms.len() > TERMS_MAX {
-            return refuse("terms", format!("{} are more than {TERMS_MAX}", self.terms.len()));
+            return refuse(
+                "terms",
+                format!("{} are more than {TERMS_MAX}", self.terms.len()),
+            );
         }
         let names = feature_names(self.key.kind);
         for (index, weighted) in self.terms.iter().enumerate() {
             if !weighted.coefficient.is_finite() {
-                return refuse(&format!("terms[{index}].coefficient"), "is not finite".to_owned());
+                return refuse(
+                    &format!("terms[{index}].coefficient"),
+                    "is not finite".to_owned(),
+                );
             }
-            if let Some(unknown) = weighted.term.features().find(|feature| !names.contains(feature)) {
-                return refuse(&format!("terms[{index}]"), format!("{} has no feature `{unknown}`", self.key.kind));
+            if let Some(unknown) = weighted
+                .term
+                .features()
+                .find(|feature| !names.contains(feature))
+            {
+                return refuse(
+                    &format!("terms[{index}]"),
+                    format!("{} has no feature `{unknown}`", self.key.kind),
+                );
             }
         }
         for bound in &self.domain {
-            if !names.contains(&bound.feature.as_str()) || !(bound.min <= bound.max) {
-                return refuse("domain", format!("`{}` is not a feature with a range", bound.feature));
+            if !names.contains(&bound.feature.as_str())
+                || bound.min > bound.max
+                || (bound.max - bound.min).is_nan()
+            {
+                return refuse(
+                    "domain",
+                    format!("`{}` is not a feature with a range", bound.feature),
+                );
             }
         }
         Ok(())
@@ -238,15 +265,21 @@ impl Model {
         let mut features = Features::of(layer);
         let mut outside = Vec::new();
         for bound in &self.domain {
-            let Some(value) = features.get_mut(&bound.feature) else { continue };
+            let Some(value) = features.get_mut(&bound.feature) else {
+                continue;
+            };
             if *value < bound.min || *value > bound.max {
                 outside.push(bound.feature.clone());
                 *value = value.clamp(bound.min, bound.max);
             }
         }
-        let polynomial: f64 =
-            self.terms.iter().map(|weighted| weighted.coefficient * weighted.term.value(&features)).sum();
-        let correction = (self.intercept + polynomial).clamp(self.correction_min, self.correction_max);
+        let polynomial: f64 = self
+            .terms
+            .iter()
+            .map(|weighted| weighted.coefficient * weighted.term.value(&features))
+            .sum();
+        let correction =
+            (self.intercept + polynomial).clamp(self.correction_min, self.correction_max);
         let value = self.scale.of(layer) * correction.exp();
         Estimate {
             value,
@@ -277,21 +310,40 @@ impl ModelSet {
 
     /// A set of models in today's format.
     pub fn new(slug: String, platform: Platform, models: Vec<Model>) -> Self {
-        Self { format: Self::FORMAT.to_owned(), slug, platform, models }
+        Self {
+            format: Self::FORMAT.to_owned(),
+            slug,
+            platform,
+            models,
+        }
     }
 
     /// Refuses another format, a model that cannot be used, and one of another platform.
     pub fn check(&self) -> Result<(), ModelError> {
-        let refuse = |field: &str, reason: String| Err(ModelError { field: field.to_owned(), reason });
+        let refuse = |field: &str, reason: String| {
+            Err(ModelError {
+                field: field.to_owned(),
+                reason,
+            })
+        };
         if self.format != Self::FORMAT {
-            return refuse("format", format!("`{}` is not `{}`", self.format, Self::FORMAT));
+            return refuse(
+                "format",
+                format!("`{}` is not `{}`", self.format, Self::FORMAT),
+            );
         }
         let hash = self.platform.hash();
         for (index, model) in self.models.iter().enumerate() {
             if model.key.platform != hash {
-                return refuse(&format!("models[{index}].platform"), "is not the set's platform".to_owned());
+                return refuse(
+                    &format!("models[{index}].platform"),
+                    "is not the set's platform".to_owned(),
+                );
             }
-            model.check().map_err(|error| ModelError { field: format!("models[{index}].{}", error.field), ..error })?;
+            model.check().map_err(|error| ModelError {
+                field: format!("models[{index}].{}", error.field),
+                ..error
+            })?;
         }
         Ok(())
     }

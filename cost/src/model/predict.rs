@@ -97,8 +97,14 @@ pub fn predict(network: &Network, models: &ModelSet) -> NetworkPrediction {
     }
     for (kind, names) in unmodelled {
         let (count, first) = (names.len(), names[0]);
-        let rest = if count == 1 { String::new() } else { format!(" and {} more", count - 1) };
-        warnings.push(format!("no model for {kind}: `{first}`{rest} not in the total"));
+        let rest = if count == 1 {
+            String::new()
+        } else {
+            format!(" and {} more", count - 1)
+        };
+        warnings.push(format!(
+            "no model for {kind}: `{first}`{rest} not in the total"
+        ));
     }
     NetworkPrediction {
         network: network.name().to_owned(),
@@ -110,11 +116,26 @@ pub fn predict(network: &Network, models: &ModelSet) -> NetworkPrediction {
     }
 }
 
-fn predict_layer(name: &str, layer: &Layer, models: &ModelSet, warnings: &mut Vec<String>) -> LayerPrediction {
-    let estimate = |target| models.model(layer.kind(), layer.dtype(), target).map(|model| model.estimate(layer));
+fn predict_layer(
+    name: &str,
+    layer: &Layer,
+    models: &ModelSet,
+    warnings: &mut Vec<String>,
+) -> LayerPrediction {
+    let estimate = |target| {
+        models
+            .model(layer.kind(), layer.dtype(), target)
+            .map(|model| model.estimate(layer))
+    };
     let runtime = estimate(Target::RuntimeMs);
-    if let Some(runtime) = runtime.as_ref().filter(|runtime| !runtime.outside.is_empty()) {
-        warnings.push(format!("`{name}` is outside the sampled domain in {}", runtime.outside.join(", ")));
+    if let Some(runtime) = runtime
+        .as_ref()
+        .filter(|runtime| !runtime.outside.is_empty())
+    {
+        warnings.push(format!(
+            "`{name}` is outside the sampled domain in {}",
+            runtime.outside.join(", ")
+        ));
     }
     let runtime_ms = runtime.as_ref().map(|runtime| runtime.value);
     let power = estimate(Target::PowerW).map(|power| power.value);
@@ -143,16 +164,198 @@ fn total(network: &Network, layers: &[LayerPrediction]) -> Total {
         (!values.is_empty()).then(|| values.iter().sum::<f64>())
     };
     let runtime_ms = known(|layer| layer.runtime_ms);
-    let energy_mj = layers.iter().map(|layer| layer.energy_mj).sum::<Option<f64>>();
+    let energy_mj = layers
+        .iter()
+        .map(|layer| layer.energy_mj)
+        .sum::<Option<f64>>();
     let complete = layers.iter().all(|layer| layer.runtime_ms.is_some());
     Total {
         runtime_ms,
         runtime_ms_low: known(|layer| layer.runtime_ms_low),
         runtime_ms_high: known(|layer| layer.runtime_ms_high),
-        power_w: energy_mj.zip(runtime_ms).filter(|_| complete).map(|(energy, runtime)| energy / runtime),
+        power_w: energy_mj
+            .zip(runtime_ms)
+            .filter(|_| complete)
+            .map(|(energy, runtime)| energy / runtime),
         energy_mj,
         energy_mj_per_item: energy_mj.map(|energy| energy / network.batch() as f64),
         flops: layers.iter().map(|layer| layer.flops).sum(),
-        parameters: network.layers().map(|(_, layer)| layer.work().parameters).sum(),
+        parameters: network
+            .layers()
+            .map(|(_, layer)| layer.work().parameters)
+            .sum(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::*;
+    use super::*;
+    use crate::measurement::Recipe;
+    use crate::network::{NetworkBuilder, window};
+    use crate::platform::Device;
+    use crate::{Dtype, Hash, Platform};
+
+    fn model(
+        platform: Hash,
+        kind: Kind,
+        target: Target,
+        scale: Scale,
+        term: Option<(&str, f64)>,
+    ) -> Model {
+        let weighted = |(term, coefficient): (&str, f64)| Weighted {
+            term: term.parse().expect("a term"),
+            coefficient,
+        };
+        Model {
+            key: ModelKey {
+                platform,
+                kind,
+                dtype: Dtype::F32,
+                target,
+            },
+            version: 1,
+            scale,
+            intercept: 0.0,
+            terms: term.into_iter().map(weighted).collect(),
+            correction_min: -1.0,
+            correction_max: 1.0,
+            domain: vec![Bound {
+                feature: "batch".to_owned(),
+                min: 1.0,
+                max: 4.0,
+            }],
+            validation: Validation {
+                folds: 10,
+                rmspe: 1.0,
+                mape: 1.0,
+                medape: 1.0,
+                log_residual_low: -(2f64.ln()),
+                log_residual_high: 2f64.ln(),
+            },
+            provenance: Provenance {
+                recipe: Recipe::LayerInNetwork1,
+                samples: 1,
+                distinct: 1,
+                through_sequence: 1,
+                trainer_version: String::new(),
+            },
+        }
+    }
+
+    fn models(of: impl Fn(Hash) -> Vec<Model>) -> ModelSet {
+        let device = Device::Cpu {
+            model: "c".to_owned(),
+            threads: 1,
+            instruction_set: "AVX2".to_owned(),
+        };
+        let platform = Platform {
+            device,
+            libtorch: "2.11.0".to_owned(),
+        };
+        let set = ModelSet::new("c".to_owned(), platform.clone(), of(platform.hash()));
+        set.check().expect("usable");
+        set
+    }
+
+    fn network(batch: u64) -> Network {
+        let mut b = NetworkBuilder::new("two", vec![batch, 3, 8, 8], Dtype::F32);
+        let input = b.input();
+        let conv = b.conv2d("conv", input, 4, window(3, 1, 1), 1, false);
+        b.relu("relu", conv);
+        b.finish().expect("valid")
+    }
+
+    const CALL: Scale = Scale {
+        constant: 1.0,
+        per_flop: 0.0,
+        per_byte: 0.0,
+    };
+
+    /// Equations 3 to 5 of the paper by hand: 1 ms at 10 W and 2 ms at 20 W are 3 ms, 50 mJ and 16.7 W.
+    #[test]
+    fn totals_are_the_papers_sums() {
+        let set = models(|platform| {
+            let scaled = |constant| Scale { constant, ..CALL };
+            vec![
+                model(platform, Kind::Conv2d, Target::RuntimeMs, CALL, None),
+                model(platform, Kind::Relu, Target::RuntimeMs, scaled(2.0), None),
+                model(platform, Kind::Conv2d, Target::PowerW, scaled(10.0), None),
+                model(platform, Kind::Relu, Target::PowerW, scaled(20.0), None),
+            ]
+        });
+        let prediction = predict(&network(2), &set);
+        let total = &prediction.total;
+        assert_eq!((total.runtime_ms, total.energy_mj), (Some(3.0), Some(50.0)));
+        assert_eq!(
+            (total.power_w, total.energy_mj_per_item),
+            (Some(50.0 / 3.0), Some(25.0))
+        );
+        assert_eq!(
+            (total.runtime_ms_low, total.runtime_ms_high),
+            (Some(1.5), Some(6.0))
+        );
+        assert_eq!(prediction.warnings, Vec::<String>::new());
+    }
+
+    #[test]
+    fn a_kind_without_a_model_is_named_and_power_stays_unknown() {
+        let set =
+            models(|platform| vec![model(platform, Kind::Conv2d, Target::RuntimeMs, CALL, None)]);
+        let prediction = predict(&network(1), &set);
+        assert_eq!(prediction.layers[1].runtime_ms, None);
+        assert_eq!(
+            (prediction.total.runtime_ms, prediction.total.power_w),
+            (Some(1.0), None)
+        );
+        assert_eq!(
+            prediction.warnings,
+            ["no model for relu: `relu` not in the total"]
+        );
+    }
+
+    #[test]
+    fn outside_the_domain_the_polynomial_is_held_and_the_layer_is_named() {
+        let term = Some(("batch", 0.1));
+        let set =
+            models(|platform| vec![model(platform, Kind::Conv2d, Target::RuntimeMs, CALL, term)]);
+        let at = |batch| predict(&network(batch), &set);
+        assert_eq!(at(4).layers[0].runtime_ms, Some(0.4f64.exp()));
+        assert_eq!(at(400).layers[0].runtime_ms, at(4).layers[0].runtime_ms);
+        assert!(at(400).warnings[0].contains("`conv` is outside the sampled domain in batch"));
+        let far = Some(("batch", 100.0));
+        let set =
+            models(|platform| vec![model(platform, Kind::Conv2d, Target::RuntimeMs, CALL, far)]);
+        assert_eq!(
+            predict(&network(4), &set).layers[0].runtime_ms,
+            Some(1f64.exp()),
+            "held at the largest correction"
+        );
+    }
+
+    #[test]
+    fn an_unusable_model_names_its_field() {
+        let of = |change: fn(&mut Model)| {
+            let mut model = model(
+                Hash::of(""),
+                Kind::Relu,
+                Target::RuntimeMs,
+                CALL,
+                Some(("features", 1.0)),
+            );
+            change(&mut model);
+            model.check().expect_err("unusable").field
+        };
+        assert_eq!(of(|model| model.scale.constant = 0.0), "scale");
+        assert_eq!(of(|model| model.intercept = f64::NAN), "intercept");
+        assert_eq!(
+            of(|model| model.terms[0].coefficient = f64::INFINITY),
+            "terms[0].coefficient"
+        );
+        assert_eq!(
+            of(|model| model.terms[0].term = "kernel_h".parse().expect("a term")),
+            "terms[0]"
+        );
+        assert_eq!(of(|model| model.domain[0].min = f64::NAN), "domain");
     }
 }

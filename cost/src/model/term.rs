@@ -67,12 +67,16 @@ pub struct Factor {
 impl Factor {
     /// A function of a feature.
     pub fn new(feature: &str, function: Function) -> Self {
-        Self { feature: feature.to_owned(), function }
+        Self {
+            feature: feature.to_owned(),
+            function,
+        }
     }
 
     /// The factor's value. A feature that the layer doesn't have counts as 0.
     pub fn value(&self, features: &Features) -> f64 {
-        self.function.value(features.get(&self.feature).unwrap_or(0.0))
+        self.function
+            .value(features.get(&self.feature).unwrap_or(0.0))
     }
 }
 
@@ -85,7 +89,9 @@ impl Term {
     pub fn new(factors: Vec<Factor>) -> Result<Self, TermError> {
         match factors.len() {
             1..=FACTORS_MAX => Ok(Self(factors)),
-            count => Err(TermError(format!("{count} factors: a term has 1 to {FACTORS_MAX}"))),
+            count => Err(TermError(format!(
+                "{count} factors: a term has 1 to {FACTORS_MAX}"
+            ))),
         }
     }
 
@@ -124,10 +130,21 @@ impl FromStr for Factor {
     type Err = TermError;
 
     fn from_str(text: &str) -> Result<Self, TermError> {
-        let refuse = || TermError(format!("`{}` is not a factor", text.chars().take(80).collect::<String>()));
+        let refuse = || {
+            TermError(format!(
+                "`{}` is not a factor",
+                text.chars().take(80).collect::<String>()
+            ))
+        };
         let feature = |name: &str| {
-            let fine = !name.is_empty() && name.len() <= 40 && name.bytes().all(|b| b.is_ascii_lowercase() || b == b'_');
-            if fine { Ok(name.to_owned()) } else { Err(refuse()) }
+            let fine = !name.is_empty()
+                && name.len() <= 40
+                && name.bytes().all(|b| b.is_ascii_lowercase() || b == b'_');
+            if fine {
+                Ok(name.to_owned())
+            } else {
+                Err(refuse())
+            }
         };
         let Some((function, rest)) = text.split_once('(') else {
             let (name, exponent) = text.split_once('^').unwrap_or((text, "1"));
@@ -135,13 +152,19 @@ impl FromStr for Factor {
             if !(-8..=8).contains(&exponent) {
                 return Err(refuse());
             }
-            return Ok(Self { feature: feature(name)?, function: Function::Power(exponent) });
+            return Ok(Self {
+                feature: feature(name)?,
+                function: Function::Power(exponent),
+            });
         };
         let arguments = rest.strip_suffix(')').ok_or_else(refuse)?;
         let (name, parameter) = match arguments.split_once(", ") {
             Some((name, parameter)) => {
                 let parameter: f64 = parameter.parse().map_err(|_| refuse())?;
-                (name, Some(parameter).filter(|parameter| parameter.is_finite()))
+                (
+                    name,
+                    Some(parameter).filter(|parameter| parameter.is_finite()),
+                )
             }
             None => (arguments, None),
         };
@@ -154,7 +177,10 @@ impl FromStr for Factor {
             "waste" => positive.map(Function::Waste),
             _ => None,
         };
-        Ok(Self { feature: feature(name)?, function: function.ok_or_else(refuse)? })
+        Ok(Self {
+            feature: feature(name)?,
+            function: function.ok_or_else(refuse)?,
+        })
     }
 }
 
@@ -174,7 +200,11 @@ impl FromStr for Term {
         if text.len() > 1000 {
             return Err(TermError("longer than 1000 bytes".to_owned()));
         }
-        Self::new(text.split(" * ").map(str::parse).collect::<Result<_, _>>()?)
+        Self::new(
+            text.split(" * ")
+                .map(str::parse)
+                .collect::<Result<_, _>>()?,
+        )
     }
 }
 
@@ -186,7 +216,9 @@ impl Serialize for Term {
 
 impl<'de> Deserialize<'de> for Term {
     fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        String::deserialize(deserializer)?.parse().map_err(serde::de::Error::custom)
+        String::deserialize(deserializer)?
+            .parse()
+            .map_err(serde::de::Error::custom)
     }
 }
 
@@ -210,16 +242,32 @@ mod tests {
 
     #[test]
     fn a_term_is_the_product_of_its_factors() {
-        let term: Term = "log(flops) * eq(kernel_h, 3) * batch^2".parse().expect("a term");
+        let term: Term = "log(flops) * eq(kernel_h, 3) * batch^2"
+            .parse()
+            .expect("a term");
         let features = Features::of(&Kind::Conv2d.example());
         let flops = features.get("flops").expect("every kind has it");
         assert_eq!(term.value(&features), flops.ln());
-        assert_eq!(term.features().collect::<Vec<_>>(), ["flops", "kernel_h", "batch"]);
+        assert_eq!(
+            term.features().collect::<Vec<_>>(),
+            ["flops", "kernel_h", "batch"]
+        );
     }
 
     #[test]
     fn what_is_no_term_is_refused() {
-        for text in ["", "log()", "log(a", "exp(a)", "a^99", "hinge(a, NaN)", "waste(a, 0)", "a * ", "A", "log(a, 1)"] {
+        for text in [
+            "",
+            "log()",
+            "log(a",
+            "exp(a)",
+            "a^99",
+            "hinge(a, NaN)",
+            "waste(a, 0)",
+            "a * ",
+            "A",
+            "log(a, 1)",
+        ] {
             assert!(text.parse::<Term>().is_err(), "{text}");
         }
     }

@@ -1,9 +1,9 @@
 //! Building a network step by step: each layer's sizes follow from what it reads.
 
-use super::{Network, NetworkError, Node, Source, Step, channels, items, rows};
+use super::{Network, NetworkError, Node, Source, Step, channels, items, numel, rows};
 use crate::layer::{
-    Activation, Adaptive, Attention, BatchNorm2d, Binary, Concat, Conv2d, Dtype, Elementwise, Layer, LayerError, Linear,
-    LocalResponseNorm, MemoryFormat, Op, Permute, Pool2d, Rows, Shape,
+    Activation, Adaptive, Attention, BatchNorm2d, Binary, Concat, Conv2d, Dtype, Elementwise,
+    Layer, LayerError, Linear, LocalResponseNorm, MemoryFormat, Op, Permute, Pool2d, Rows, Shape,
 };
 
 /// The output of a step, to be read by later ones.
@@ -36,14 +36,31 @@ pub struct Window {
 
 /// A square window of `kernel` x `kernel`.
 pub fn window(kernel: u64, stride: u64, pad: u64) -> Window {
-    Window { kernel: (kernel, kernel), stride, pad: (pad, pad) }
+    Window {
+        kernel: (kernel, kernel),
+        stride,
+        pad: (pad, pad),
+    }
 }
 
 impl NetworkBuilder {
     /// A network whose input has this shape, batch first.
     pub fn new(name: &str, input: Shape, dtype: Dtype) -> Self {
         let (name, nodes, shapes) = (name.to_owned(), Vec::new(), Vec::new());
-        Self { name, input, dtype, nodes, shapes, scopes: Vec::new(), failed: None }
+        // Sizes are the layers' to refuse; without even a batch there are none.
+        let (input, failed) = match input.is_empty() {
+            true => (vec![0], numel(&input).err().map(NetworkError::Input)),
+            false => (input, None),
+        };
+        Self {
+            name,
+            input,
+            dtype,
+            nodes,
+            shapes,
+            scopes: Vec::new(),
+            failed,
+        }
     }
 
     /// The network's input.
@@ -81,10 +98,20 @@ impl NetworkBuilder {
             return fallback;
         }
         let index = self.nodes.len();
-        let name = self.scopes.iter().map(String::as_str).chain([name]).collect::<Vec<_>>().join(".");
+        let name = self
+            .scopes
+            .iter()
+            .map(String::as_str)
+            .chain([name])
+            .collect::<Vec<_>>()
+            .join(".");
         let inputs = inputs.iter().map(|tensor| tensor.0).collect();
         let made = step.map_err(|error| error.to_string()).and_then(|step| {
-            let node = Node { name: name.clone(), step, inputs };
+            let node = Node {
+                name: name.clone(),
+                step,
+                inputs,
+            };
             let shape = node.shape(&self.input, &self.shapes)?;
             Ok((node, shape))
         });
@@ -95,7 +122,11 @@ impl NetworkBuilder {
                 Tensor(Source::Node(index))
             }
             Err(reason) => {
-                self.failed = Some(NetworkError::Node { index, name, reason });
+                self.failed = Some(NetworkError::Node {
+                    index,
+                    name,
+                    reason,
+                });
                 fallback
             }
         }
@@ -123,11 +154,22 @@ impl NetworkBuilder {
         bias: bool,
     ) -> Tensor {
         let (pad_h, pad_w) = window.pad;
-        self.conv2d_padded(name, x, out_channels, window, [pad_h, pad_h, pad_w, pad_w], groups, bias)
+        self.conv2d_padded(
+            name,
+            x,
+            out_channels,
+            window,
+            [pad_h, pad_h, pad_w, pad_w],
+            groups,
+            bias,
+        )
     }
 
     /// A convolution padded by `[top, bottom, left, right]` instead of the window's own padding.
-    #[expect(clippy::too_many_arguments, reason = "each is a convolution's own parameter")]
+    #[expect(
+        clippy::too_many_arguments,
+        reason = "each is a convolution's own parameter"
+    )]
     pub fn conv2d_padded(
         &mut self,
         name: &str,
@@ -194,28 +236,67 @@ impl NetworkBuilder {
     }
 
     /// Means that make an image of `out_height` x `out_width`.
-    pub fn adaptive_avg_pool2d(&mut self, name: &str, x: Tensor, out_height: u64, out_width: u64) -> Tensor {
+    pub fn adaptive_avg_pool2d(
+        &mut self,
+        name: &str,
+        x: Tensor,
+        out_height: u64,
+        out_width: u64,
+    ) -> Tensor {
         let [batch, channels, in_height, in_width] = self.image(x);
-        let pool = Adaptive { batch, channels, in_height, in_width, out_height, out_width };
+        let pool = Adaptive {
+            batch,
+            channels,
+            in_height,
+            in_width,
+            out_height,
+            out_width,
+        };
         self.layer(name, &[x], Op::AdaptiveAvgPool2d(pool))
     }
 
     /// Batch normalisation by stored statistics.
     pub fn batch_norm2d(&mut self, name: &str, x: Tensor) -> Tensor {
         let [batch, channels, height, width] = self.image(x);
-        self.layer(name, &[x], Op::BatchNorm2d(BatchNorm2d { batch, channels, height, width }))
+        self.layer(
+            name,
+            &[x],
+            Op::BatchNorm2d(BatchNorm2d {
+                batch,
+                channels,
+                height,
+                width,
+            }),
+        )
     }
 
     /// Normalisation by `size` neighbouring channels.
     pub fn local_response_norm(&mut self, name: &str, x: Tensor, size: u64) -> Tensor {
         let [batch, channels, height, width] = self.image(x);
-        self.layer(name, &[x], Op::LocalResponseNorm(LocalResponseNorm { batch, channels, height, width, size }))
+        self.layer(
+            name,
+            &[x],
+            Op::LocalResponseNorm(LocalResponseNorm {
+                batch,
+                channels,
+                height,
+                width,
+                size,
+            }),
+        )
     }
 
     /// A function of each value alone, a copy or a view: `op` makes the kind, such as `Op::Relu`.
     pub fn elementwise(&mut self, name: &str, x: Tensor, op: fn(Elementwise) -> Op) -> Tensor {
         let sizes = items(self.shape(x));
-        self.layer(name, &[x], op(Elementwise { batch: sizes[0], features: sizes[1] }))
+        self.layer(
+            name,
+            &[x],
+            op(Elementwise {
+                batch: sizes[0],
+                features: sizes[1],
+            }),
+        )
     }
 
     /// max(0, x).
@@ -232,14 +313,27 @@ impl NetworkBuilder {
     pub fn linear(&mut self, name: &str, x: Tensor, out_features: u64, bias: bool) -> Tensor {
         let sizes = rows(self.shape(x));
         let (batch, in_features) = (sizes[0], sizes[1]);
-        let linear = Linear { batch, in_features, out_features, bias, activation: Activation::None };
+        let linear = Linear {
+            batch,
+            in_features,
+            out_features,
+            bias,
+            activation: Activation::None,
+        };
         self.layer(name, &[x], Op::Linear(linear))
     }
 
     /// A row-wise kind over the last axis: `Op::LayerNorm` or `Op::Softmax`.
     pub fn row_wise(&mut self, name: &str, x: Tensor, op: fn(Rows) -> Op) -> Tensor {
         let sizes = rows(self.shape(x));
-        self.layer(name, &[x], op(Rows { batch: sizes[0], features: sizes[1] }))
+        self.layer(
+            name,
+            &[x],
+            op(Rows {
+                batch: sizes[0],
+                features: sizes[1],
+            }),
+        )
     }
 
     fn binary(&mut self, name: &str, x: Tensor, other: Tensor, op: fn(Binary) -> Op) -> Tensor {
@@ -267,23 +361,55 @@ impl NetworkBuilder {
 
     /// Tensors joined along their second axis.
     pub fn concat(&mut self, name: &str, inputs: &[Tensor]) -> Tensor {
-        let sizes: Vec<Shape> = inputs.iter().map(|&tensor| channels(self.shape(tensor))).collect();
+        let sizes: Vec<Shape> = inputs
+            .iter()
+            .map(|&tensor| channels(self.shape(tensor)))
+            .collect();
         let (batch, inner) = sizes.first().map_or((0, 0), |first| (first[0], first[2]));
         let in_channels = sizes.iter().map(|size| size[1]).collect();
-        self.layer(name, inputs, Op::Concat(Concat { batch, in_channels, inner }))
+        self.layer(
+            name,
+            inputs,
+            Op::Concat(Concat {
+                batch,
+                in_channels,
+                inner,
+            }),
+        )
     }
 
     /// A copy with its axes in another order.
     pub fn permute(&mut self, name: &str, x: Tensor, order: &[u64]) -> Tensor {
         let shape = self.shape(x).clone();
-        self.layer(name, &[x], Op::Permute(Permute { shape, order: order.to_vec() }))
+        self.layer(
+            name,
+            &[x],
+            Op::Permute(Permute {
+                shape,
+                order: order.to_vec(),
+            }),
+        )
     }
 
     /// Scaled dot-product attention over (batch, heads, tokens, features).
-    pub fn attention(&mut self, name: &str, query: Tensor, key: Tensor, value: Tensor, causal: bool) -> Tensor {
+    pub fn attention(
+        &mut self,
+        name: &str,
+        query: Tensor,
+        key: Tensor,
+        value: Tensor,
+        causal: bool,
+    ) -> Tensor {
         let [batch, heads, query_length, head_dim] = self.image(query);
         let key_length = self.image(key)[2];
-        let attention = Attention { batch, heads, query_length, key_length, head_dim, causal };
+        let attention = Attention {
+            batch,
+            heads,
+            query_length,
+            key_length,
+            head_dim,
+            causal,
+        };
         self.layer(name, &[query, key, value], Op::Attention(attention))
     }
 

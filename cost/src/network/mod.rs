@@ -102,7 +102,11 @@ impl TryFrom<Unchecked> for Network {
 
 impl From<Network> for Unchecked {
     fn from(network: Network) -> Self {
-        Self { name: network.name, input: network.input, nodes: network.nodes }
+        Self {
+            name: network.name,
+            input: network.input,
+            nodes: network.nodes,
+        }
     }
 }
 
@@ -116,14 +120,21 @@ impl Network {
         numel(&input).map_err(NetworkError::Input)?;
         let mut shapes: Vec<Shape> = Vec::with_capacity(nodes.len());
         for (index, node) in nodes.iter().enumerate() {
-            let shape = node.shape(&input, &shapes).map_err(|reason| NetworkError::Node {
-                index,
-                name: node.name.chars().take(80).collect(),
-                reason,
-            })?;
+            let shape = node
+                .shape(&input, &shapes)
+                .map_err(|reason| NetworkError::Node {
+                    index,
+                    name: node.name.chars().take(80).collect(),
+                    reason,
+                })?;
             shapes.push(shape);
         }
-        Ok(Self { name, input, nodes, shapes })
+        Ok(Self {
+            name,
+            input,
+            nodes,
+            shapes,
+        })
     }
 
     /// Its name, for people.
@@ -188,7 +199,9 @@ impl Node {
         for source in &self.inputs {
             inputs.push(match source {
                 Source::Input => input,
-                Source::Node(index) => earlier.get(*index).ok_or(format!("reads node {index}, which is not before it"))?,
+                Source::Node(index) => earlier
+                    .get(*index)
+                    .ok_or(format!("reads node {index}, which is not before it"))?,
             });
         }
         match (&self.step, inputs.as_slice()) {
@@ -197,7 +210,9 @@ impl Node {
                 true => Ok(shape.clone()),
                 false => Err(format!("{of:?} cannot be viewed as {shape:?}")),
             },
-            (Step::Select { index }, [of]) if of.len() > 1 && *index < of[0] => Ok(of[1..].to_vec()),
+            (Step::Select { index }, [of]) if of.len() > 1 && *index < of[0] => {
+                Ok(of[1..].to_vec())
+            }
             (Step::Select { index }, [of]) => Err(format!("{of:?} has no slice {index}")),
             (Step::Parameter(shape), []) => numel(shape).map(|_| shape.clone()),
             (Step::Reshape(_) | Step::Select { .. } | Step::Parameter(_), inputs) => {
@@ -209,9 +224,15 @@ impl Node {
 
 /// Values in a tensor of this shape; an error for empty and enormous ones.
 fn numel(shape: &Shape) -> Result<u64, String> {
-    let product = shape.iter().try_fold(1u64, |product, &size| product.checked_mul(size));
+    let product = shape
+        .iter()
+        .try_fold(1u64, |product, &size| product.checked_mul(size));
     match product {
-        Some(numel) if (1..=SIZE_MAX).contains(&numel) && !shape.is_empty() && shape.len() <= 16 => Ok(numel),
+        Some(numel)
+            if (1..=SIZE_MAX).contains(&numel) && !shape.is_empty() && shape.len() <= 16 =>
+        {
+            Ok(numel)
+        }
         _ => Err(format!("the shape {shape:?} is empty or too large")),
     }
 }
@@ -220,7 +241,12 @@ fn numel(shape: &Shape) -> Result<u64, String> {
 fn output_shape(layer: &Layer, inputs: &[&Shape]) -> Result<Shape, String> {
     let expected = layer.input_shapes();
     if inputs.len() != expected.len() {
-        return Err(format!("{} reads {} inputs, not {}", layer.kind(), expected.len(), inputs.len()));
+        return Err(format!(
+            "{} reads {} inputs, not {}",
+            layer.kind(),
+            expected.len(),
+            inputs.len()
+        ));
     }
     let own_form = |shape: &Shape| match layer.op() {
         Op::Linear(_) | Op::LayerNorm(_) | Op::Softmax(_) => rows(shape),
@@ -230,13 +256,19 @@ fn output_shape(layer: &Layer, inputs: &[&Shape]) -> Result<Shape, String> {
     };
     for (shape, expected) in inputs.iter().zip(&expected) {
         if own_form(shape) != *expected {
-            return Err(format!("{} expects an input of {expected:?} and reads {shape:?}", layer.kind()));
+            return Err(format!(
+                "{} expects an input of {expected:?} and reads {shape:?}",
+                layer.kind()
+            ));
         }
     }
     let mut natural = inputs[0].clone();
     match layer.op() {
         Op::Linear(linear) => *natural.last_mut().expect("not empty") = linear.out_features,
-        Op::Concat(concat) => natural[1] = concat.in_channels.iter().sum(),
+        Op::Concat(concat) => {
+            natural.resize(natural.len().max(2), 1);
+            natural[1] = concat.in_channels.iter().sum();
+        }
         Op::Flatten(_) => natural = items(&natural),
         Op::Add(_) | Op::Mul(_) | Op::LayerNorm(_) | Op::Softmax(_) => (),
         _ if layer.is_elementwise() => (),
@@ -245,19 +277,62 @@ fn output_shape(layer: &Layer, inputs: &[&Shape]) -> Result<Shape, String> {
     Ok(natural)
 }
 
+/// The product of a builder's sizes, which nothing has bounded yet: past every limit it stops growing.
+fn product<'a>(sizes: impl IntoIterator<Item = &'a u64>) -> u64 {
+    sizes
+        .into_iter()
+        .fold(1, |product: u64, &size| product.saturating_mul(size))
+}
+
 /// All axes but the last as one, and the last.
 fn rows(shape: &Shape) -> Shape {
     let (last, others) = shape.split_last().expect("shapes are not empty");
-    vec![others.iter().product(), *last]
+    vec![product(others), *last]
 }
 
 /// The first axis, and the others as one.
 fn items(shape: &Shape) -> Shape {
     let (first, others) = shape.split_first().expect("shapes are not empty");
-    vec![*first, others.iter().product()]
+    vec![*first, product(others)]
 }
 
 /// The first axis, the second (or 1), and the others as one.
 fn channels(shape: &Shape) -> Shape {
-    vec![shape[0], shape.get(1).copied().unwrap_or(1), shape.iter().skip(2).product()]
+    vec![
+        shape[0],
+        shape.get(1).copied().unwrap_or(1),
+        product(shape.iter().skip(2)),
+    ]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Dtype;
+
+    #[test]
+    fn shapes_of_any_rank_and_size_are_answered() {
+        let join = |input: Shape| {
+            let mut net = NetworkBuilder::new("join", input, Dtype::F32);
+            net.concat("concat", &[net.input(), net.input()]);
+            net.finish()
+        };
+        assert_eq!(
+            join(vec![4])
+                .expect("a vector's values are its items")
+                .shape(0),
+            &vec![4, 2]
+        );
+        assert_eq!(join(vec![4, 3, 2]).expect("valid").shape(0), &vec![4, 6, 2]);
+        assert!(matches!(
+            join(vec![1, 1, u64::MAX, 2]),
+            Err(NetworkError::Node { index: 0, .. })
+        ));
+        assert_eq!(
+            join(vec![]),
+            Err(NetworkError::Input(
+                "the shape [] is empty or too large".to_owned()
+            ))
+        );
+    }
 }

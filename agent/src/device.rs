@@ -1,0 +1,177 @@
+//! What device this agent measures: a CPU core, its name, and keeping it to ourselves.
+
+use std::fs;
+
+use anyhow::{Context as _, bail, ensure};
+use wattfarm_cost::platform::{Device, Platform};
+
+use crate::executor;
+
+/// The measuring thread's core and the cores left for everything else of ours.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Cores {
+    /// Where layers run.
+    pub measuring: usize,
+    /// Where the rest of the agent runs: the measuring core too if there is no other.
+    pub others: Vec<usize>,
+}
+
+impl Cores {
+    /// Splits the cores that this process may use. Without a wish the last one measures: the first ones tend to serve
+    /// interrupts.
+    pub fn split(wish: Option<usize>) -> anyhow::Result<Self> {
+        let mut others = affinity().context("read this process's cores")?;
+        let last = *others.last().context("this process may use no core")?;
+        let measuring = wish.unwrap_or(last);
+        ensure!(
+            others.contains(&measuring),
+            "core {measuring} is not among this process's cores {others:?}"
+        );
+        if others.len() > 1 {
+            others.retain(|&core| core != measuring);
+        }
+        Ok(Self { measuring, others })
+    }
+}
+
+/// The cores that this thread may run on, in ascending order.
+fn affinity() -> std::io::Result<Vec<usize>> {
+    // SAFETY: `set` is a plain bit mask, and the kernel writes at most its size.
+    #[expect(unsafe_code, reason = "the standard library has no call for affinity")]
+    unsafe {
+        let mut set: libc::cpu_set_t = std::mem::zeroed();
+        if libc::sched_getaffinity(0, size_of::<libc::cpu_set_t>(), &mut set) != 0 {
+            return Err(std::io::Error::last_os_error());
+        }
+        Ok((0..libc::CPU_SETSIZE as usize)
+            .filter(|&core| libc::CPU_ISSET(core, &set))
+            .collect())
+    }
+}
+
+/// Keeps the calling thread, and threads it starts from now on, on these cores.
+pub fn pin(cores: &[usize]) -> std::io::Result<()> {
+    // SAFETY: as in `affinity`; every index is below CPU_SETSIZE, because it came from there.
+    #[expect(unsafe_code, reason = "the standard library has no call for affinity")]
+    unsafe {
+        let mut set: libc::cpu_set_t = std::mem::zeroed();
+        for &core in cores {
+            libc::CPU_SET(core, &mut set);
+        }
+        if libc::sched_setaffinity(0, size_of::<libc::cpu_set_t>(), &set) != 0 {
+            return Err(std::io::Error::last_os_error());
+        }
+    }
+    Ok(())
+}
+
+/// Bytes that can be allocated without swapping, as the kernel estimates.
+pub fn available_memory() -> anyhow::Result<u64> {
+    let text = fs::read_to_string("/proc/meminfo").context("read /proc/meminfo")?;
+    let kib = text.lines().find_map(|line| {
+        line.strip_prefix("MemAvailable:")?
+            .trim()
+            .strip_suffix(" kB")
+    });
+    let kib: u64 = kib
+        .context("find MemAvailable in /proc/meminfo")?
+        .parse()
+        .context("parse MemAvailable")?;
+    Ok(kib * 1024)
+}
+
+/// The box's name for itself.
+pub fn host() -> String {
+    fs::read_to_string("/proc/sys/kernel/hostname")
+        .map_or_else(|_| "unknown".to_owned(), |name| name.trim().to_owned())
+}
+
+/// The platform of one thread on this machine's CPU.
+pub fn cpu_platform() -> anyhow::Result<Platform> {
+    let text = fs::read_to_string("/proc/cpuinfo").context("read /proc/cpuinfo")?;
+    let processor = Processor::parse(&text)?;
+    let device = Device::Cpu {
+        model: processor.name(),
+        threads: 1,
+        instruction_set: processor.instruction_set().to_owned(),
+    };
+    let platform = Platform {
+        device,
+        libtorch: executor::libtorch_version(),
+    };
+    match platform.check() {
+        Ok(()) => Ok(platform),
+        Err(error) => bail!("this machine describes itself in a way that cannot be used: {error}"),
+    }
+}
+
+/// The first processor of /proc/cpuinfo.
+struct Processor<'a> {
+    model_name: &'a str,
+    family: &'a str,
+    model: &'a str,
+    flags: Vec<&'a str>,
+}
+
+impl<'a> Processor<'a> {
+    fn parse(text: &'a str) -> anyhow::Result<Self> {
+        let field = |name: &str| {
+            let mut pairs = text
+                .lines()
+                .take_while(|line| !line.is_empty())
+                .filter_map(|line| line.split_once(':'));
+            let found = pairs
+                .find(|(key, _)| key.trim() == name)
+                .map(|(_, value)| value.trim());
+            found.with_context(|| format!("find `{name}` in /proc/cpuinfo"))
+        };
+        Ok(Self {
+            model_name: field("model name")?,
+            family: field("cpu family")?,
+            model: field("model")?,
+            flags: field("flags")?.split_whitespace().collect(),
+        })
+    }
+
+    /// Virtual machines call many processors alike ("AMD EPYC"): family and model tell them apart.
+    fn name(&self) -> String {
+        format!(
+            "{} (family {} model {})",
+            self.model_name, self.family, self.model
+        )
+    }
+
+    /// The widest of the sets that libtorch's kernels choose among.
+    fn instruction_set(&self) -> &'static str {
+        let has = |flag| self.flags.contains(&flag);
+        if has("avx512f") && has("avx512dq") && has("avx512bw") && has("avx512vl") {
+            "AVX512"
+        } else if has("avx2") && has("fma") {
+            "AVX2"
+        } else {
+            "baseline"
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_processor_is_told_from_its_namesakes() {
+        let text = "processor\t: 0\ncpu family\t: 25\nmodel\t\t: 17\nmodel name\t: AMD EPYC\nflags\t\t: fpu avx2 fma\n\n\
+                    processor\t: 1\nmodel name\t: other\n";
+        let processor = Processor::parse(text).expect("complete");
+        assert_eq!(processor.name(), "AMD EPYC (family 25 model 17)");
+        assert_eq!(processor.instruction_set(), "AVX2");
+        assert!(Processor::parse("model name: x\n").is_err());
+    }
+
+    #[test]
+    fn the_last_core_measures_and_the_others_do_the_rest() {
+        let cores = Cores::split(None).expect("this process has cores");
+        assert!(cores.others.len() == 1 || !cores.others.contains(&cores.measuring));
+        assert!(Cores::split(Some(100_000)).is_err());
+    }
+}

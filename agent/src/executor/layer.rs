@@ -1,0 +1,343 @@
+//! One layer as libtorch calls, and as a workload of its own.
+
+use tch::{TchError, Tensor};
+use wattfarm_cost::layer::{Activation, Layer, Op, Shape};
+
+use super::values::Values;
+use super::{empty, kind, sizes};
+use crate::recipe::{Failure, Workload};
+
+const NONE: Option<&Tensor> = None;
+const EPSILON: f64 = 1e-5;
+
+/// `[top, bottom, left, right]` as libtorch's padding of both axes, if it is the same on both sides of each.
+fn symmetric([top, bottom, left, right]: [u64; 4]) -> Option<[i64; 2]> {
+    (top == bottom && left == right).then_some([top as i64, left as i64])
+}
+
+fn pad(x: &Tensor, [top, bottom, left, right]: [u64; 4], value: f64) -> Result<Tensor, TchError> {
+    x.f_pad(
+        [left, right, top, bottom].map(|size| size as i64),
+        "constant",
+        value,
+    )
+}
+
+/// Calls `op` with libtorch's own padding where it can express it, else on an input padded by hand.
+fn padded(
+    x: &Tensor,
+    sides: [u64; 4],
+    value: f64,
+    op: impl Fn(&Tensor, [i64; 2]) -> Result<Tensor, TchError>,
+) -> Result<Tensor, TchError> {
+    match symmetric(sides) {
+        Some(padding) => op(x, padding),
+        None => op(&pad(x, sides, value)?, [0, 0]),
+    }
+}
+
+/// Runs a layer. Inputs may have other axes than the layer's own form, as they do in a network.
+pub(super) fn forward(
+    layer: &Layer,
+    parameters: &[Tensor],
+    inputs: &[&Tensor],
+) -> Result<Tensor, TchError> {
+    let x = inputs[0];
+    match layer.op() {
+        Op::Conv2d(c) => {
+            let sides = [c.pad_top, c.pad_bottom, c.pad_left, c.pad_right];
+            let stride = [c.stride_h as i64, c.stride_w as i64];
+            let dilation = [c.dilation_h as i64, c.dilation_w as i64];
+            padded(x, sides, 0.0, |x, padding| {
+                x.f_conv2d(
+                    &parameters[0],
+                    parameters.get(1),
+                    stride,
+                    padding,
+                    dilation,
+                    c.groups as i64,
+                )
+            })
+        }
+        Op::Linear(_) => x.f_linear(&parameters[0], parameters.get(1)),
+        Op::MaxPool2d(p) | Op::AvgPool2d(p) => {
+            let sides = [p.pad_top, p.pad_bottom, p.pad_left, p.pad_right];
+            let kernel = [p.kernel_h as i64, p.kernel_w as i64];
+            let stride = [p.stride_h as i64, p.stride_w as i64];
+            match layer.op() {
+                Op::MaxPool2d(_) => padded(x, sides, f64::NEG_INFINITY, |x, padding| {
+                    x.f_max_pool2d(kernel, stride, padding, [1, 1], p.ceil_mode)
+                }),
+                _ => padded(x, sides, 0.0, |x, padding| {
+                    x.f_avg_pool2d(kernel, stride, padding, p.ceil_mode, true, None::<i64>)
+                }),
+            }
+        }
+        Op::AdaptiveAvgPool2d(p) => {
+            x.f_adaptive_avg_pool2d([p.out_height as i64, p.out_width as i64])
+        }
+        Op::BatchNorm2d(_) => {
+            let [weight, bias, mean, variance] = [0, 1, 2, 3].map(|index| parameters.get(index));
+            x.f_batch_norm(weight, bias, mean, variance, false, 0.1, EPSILON, false)
+        }
+        Op::LayerNorm(r) => x.f_layer_norm(
+            [r.features as i64],
+            parameters.first(),
+            parameters.get(1),
+            EPSILON,
+            false,
+        ),
+        Op::LocalResponseNorm(n) => local_response_norm(x, n.size as i64),
+        Op::Relu(_) => x.f_relu(),
+        Op::Relu6(_) => x.f_clamp(0.0, 6.0),
+        Op::Gelu(_) => x.f_gelu("none"),
+        Op::Silu(_) => x.f_silu(),
+        Op::Sigmoid(_) => x.f_sigmoid(),
+        Op::Hardswish(_) => x.f_hardswish(),
+        Op::Tanh(_) => x.f_tanh(),
+        Op::Softmax(_) => x.f_softmax(-1, None::<tch::Kind>),
+        Op::Dropout(_) => x.f_dropout(0.5, false),
+        Op::Add(_) => x.f_add(inputs[1]),
+        Op::Mul(_) => x.f_mul(inputs[1]),
+        Op::Concat(_) => Tensor::f_cat(inputs, 1),
+        Op::Flatten(_) => x.f_flatten(1, -1),
+        Op::Permute(p) => x.f_permute(sizes(&p.order))?.f_contiguous(),
+        Op::Copy(_) => x.f_alias_copy(),
+        Op::Matmul(_) => x.f_bmm(inputs[1]),
+        Op::Attention(a) => Tensor::f_scaled_dot_product_attention(
+            x, inputs[1], inputs[2], NONE, 0.0, a.causal, None, false,
+        ),
+    }
+}
+
+/// libtorch has no such call; these are the steps that PyTorch composes it of, with its default constants.
+fn local_response_norm(x: &Tensor, size: i64) -> Result<Tensor, TchError> {
+    let square = x.f_mul(x)?.f_unsqueeze(1)?;
+    let neighbours = square
+        .f_pad([0, 0, 0, 0, size / 2, (size - 1) / 2], "constant", 0.0)?
+        .f_avg_pool3d([size, 1, 1], [1, 1, 1], [0, 0, 0], false, true, None::<i64>)?
+        .f_squeeze_dim(1)?;
+    x.f_div(
+        &neighbours
+            .f_mul_scalar(1e-4)?
+            .f_add_scalar(1.0)?
+            .f_pow_tensor_scalar(0.75)?,
+    )
+}
+
+/// The parameters of a layer. Weights are scaled by the length of their sums, so that values neither grow nor fade over
+/// a deep network.
+pub(super) fn parameters(layer: &Layer, values: &Values) -> Result<Vec<Tensor>, Failure> {
+    let kind = kind(layer.dtype())?;
+    let shapes = layer.parameter_shapes();
+    let summed = layer.gemm().map_or(1, |gemm| gemm.k) as f64;
+    let make = |(index, shape): (usize, &Shape)| {
+        let mut tensor = empty(shape, kind, layer.memory_format())?;
+        let (mean, deviation) = match layer.op() {
+            Op::Conv2d(_) | Op::Linear(_) if index == 0 => (0.0, (1.5 / summed).sqrt()),
+            // Normalisation: scales and variances near 1, shifts and means near 0.
+            Op::BatchNorm2d(_) | Op::LayerNorm(_) if index % 3 == 0 => (1.0, 0.05),
+            _ => (0.0, 0.05),
+        };
+        values.fill(&mut tensor, mean, deviation)?;
+        Ok(tensor)
+    };
+    shapes.iter().enumerate().map(make).collect()
+}
+
+/// What libtorch's eager mode has no kernel for.
+pub(super) fn check_supported(layer: &Layer) -> Result<(), Failure> {
+    let activation = match layer.op() {
+        Op::Conv2d(conv) => conv.activation,
+        Op::Linear(linear) => linear.activation,
+        _ => Activation::None,
+    };
+    match activation {
+        Activation::None => kind(layer.dtype()).map(|_| ()),
+        other => Err(Failure::Infeasible(format!(
+            "libtorch's eager mode has no {} with {other} inside",
+            layer.kind()
+        ))),
+    }
+}
+
+/// A layer with its own inputs.
+pub(super) struct LayerWorkload {
+    layer: Layer,
+    parameters: Vec<Tensor>,
+    /// What the inputs are written from: written anew before each call, as a layer before would.
+    sources: Vec<Tensor>,
+    inputs: Vec<Tensor>,
+}
+
+impl LayerWorkload {
+    pub(super) fn build(layer: &Layer, values: &Values) -> Result<Self, Failure> {
+        check_supported(layer)?;
+        let kind = kind(layer.dtype())?;
+        let make = |shape: &Shape| {
+            let mut tensor = empty(shape, kind, layer.memory_format())?;
+            values.fill(&mut tensor, 0.0, 1.0)?;
+            Ok(tensor)
+        };
+        let shapes = layer.input_shapes();
+        let sources = shapes
+            .iter()
+            .map(make)
+            .collect::<Result<Vec<_>, Failure>>()?;
+        let inputs = shapes
+            .iter()
+            .map(make)
+            .collect::<Result<Vec<_>, Failure>>()?;
+        Ok(Self {
+            layer: layer.clone(),
+            parameters: parameters(layer, values)?,
+            sources,
+            inputs,
+        })
+    }
+}
+
+impl Workload for LayerWorkload {
+    fn write_inputs(&mut self) -> Result<(), Failure> {
+        let _guard = tch::no_grad_guard();
+        // The buffer that the output will get was freed by a layer shortly before: it is allocated, written and freed.
+        if !self.layer.is_view() {
+            let mut buffer = empty(
+                &self.layer.output_shape(),
+                kind(self.layer.dtype())?,
+                self.layer.memory_format(),
+            )?;
+            let _ = buffer.f_fill_(1.0)?;
+        }
+        for (input, source) in self.inputs.iter_mut().zip(&self.sources) {
+            input.f_copy_(source)?;
+        }
+        Ok(())
+    }
+
+    fn call(&mut self) -> Result<(), Failure> {
+        let _guard = tch::no_grad_guard();
+        let inputs: Vec<&Tensor> = self.inputs.iter().collect();
+        forward(&self.layer, &self.parameters, &inputs).map(drop)?;
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use wattfarm_cost::layer::{Dtype, Kind, MemoryFormat, Value};
+
+    use super::*;
+
+    fn output(layer: &Layer) -> Result<Tensor, Failure> {
+        let values = Values::new();
+        let workload = LayerWorkload::build(layer, &values)?;
+        let inputs: Vec<&Tensor> = workload.inputs.iter().collect();
+        Ok(forward(layer, &workload.parameters, &inputs)?)
+    }
+
+    fn with(kind: Kind, changes: &[(&'static str, &str)]) -> Layer {
+        let mut fields = kind.example().fields();
+        fields.extend(
+            changes
+                .iter()
+                .map(|&(name, text)| (name, Value::from(text))),
+        );
+        Layer::from_fields(kind, fields).expect("valid")
+    }
+
+    #[test]
+    fn every_kind_runs_and_makes_the_shape_that_it_says() {
+        for kind in Kind::ALL {
+            let layer = kind.example();
+            let output = output(&layer).expect("runs");
+            assert_eq!(output.size(), sizes(&layer.output_shape()), "{kind}");
+            let finite = output.isfinite().all().int64_value(&[]) == 1;
+            let spread = output
+                .to_kind(tch::Kind::Float)
+                .std(false)
+                .double_value(&[]);
+            assert!(
+                finite && spread > 0.0,
+                "{kind}: all values alike or not finite"
+            );
+        }
+    }
+
+    #[test]
+    fn smaller_types_and_other_formats_run_and_tf32_does_not() {
+        for dtype in [Dtype::F16, Dtype::Bf16] {
+            let output = output(&with(Kind::Conv2d, &[("dtype", dtype.name())])).expect("runs");
+            assert_eq!(output.kind(), kind(dtype).expect("known"));
+        }
+        let last = output(&with(
+            Kind::Conv2d,
+            &[("memory_format", MemoryFormat::ChannelsLast.name())],
+        ))
+        .expect("runs");
+        assert_eq!(last.stride()[1], 1, "channels are innermost");
+        assert!(matches!(
+            output(&with(Kind::Conv2d, &[("dtype", "tf32")])),
+            Err(Failure::Infeasible(_))
+        ));
+        assert!(matches!(
+            output(&with(Kind::Linear, &[("activation", "relu")])),
+            Err(Failure::Infeasible(_))
+        ));
+    }
+
+    /// The formula in PyTorch's documentation, by hand: alpha 1e-4, beta 0.75, k 1, zeros outside.
+    #[test]
+    fn local_response_norm_is_the_published_formula() {
+        let x = Tensor::from_slice(&[1.0f64, -20.0, 300.0, 40.0]).reshape([1, 4, 1, 1]);
+        let normed = local_response_norm(&x, 3).expect("runs");
+        let values = [1.0f64, -20.0, 300.0, 40.0];
+        for c in 0..4usize {
+            let from = c.saturating_sub(1);
+            let sum: f64 = values[from..(c + 2).min(4)]
+                .iter()
+                .map(|value| value * value)
+                .sum();
+            let expected = values[c] / (1.0 + 1e-4 / 3.0 * sum).powf(0.75);
+            let found = normed.double_value(&[0, c as i64, 0, 0]);
+            assert!(
+                (found - expected).abs() < 1e-9 * expected.abs(),
+                "channel {c}: {found} is not {expected}"
+            );
+        }
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { cases: 64, failure_persistence: None, ..ProptestConfig::default() })]
+
+        /// Whatever the geometry, libtorch agrees with us about which windows fit.
+        #[test]
+        fn geometry_is_libtorchs(
+            kind in prop::sample::select(vec![Kind::Conv2d, Kind::MaxPool2d, Kind::AvgPool2d]),
+            size in (1..20u64, 1..20u64), kernel in (1..5u64, 1..5u64), stride in (1..4u64, 1..4u64),
+            pads in prop::array::uniform4(0..3u64), dilation in (1..3u64, 1..3u64), groups in 1..3u64,
+            ceil_mode in 0..2u64,
+        ) {
+            let mut fields = vec![
+                ("batch", 2), ("in_height", size.0), ("in_width", size.1), ("kernel_h", kernel.0), ("kernel_w", kernel.1),
+                ("stride_h", stride.0), ("stride_w", stride.1), ("pad_top", pads[0]), ("pad_bottom", pads[1]),
+                ("pad_left", pads[2]), ("pad_right", pads[3]),
+            ];
+            fields.extend(match kind {
+                Kind::Conv2d => vec![
+                    ("in_channels", 2 * groups), ("out_channels", 3 * groups), ("groups", groups),
+                    ("dilation_h", dilation.0), ("dilation_w", dilation.1), ("bias", 1),
+                ],
+                _ => vec![("channels", 3), ("ceil_mode", ceil_mode)],
+            });
+            let layer = Layer::from_fields(kind, fields.into_iter().map(|(name, size)| (name, Value::Size(size))));
+            // libtorch's pools take at most half a window of padding on each side.
+            let pooled = kind != Kind::Conv2d && (2 * pads[0].max(pads[1]) > kernel.0 || 2 * pads[2].max(pads[3]) > kernel.1);
+            if let Ok(layer) = layer && !pooled {
+                let output = output(&layer).expect("a checked layer runs");
+                prop_assert_eq!(output.size(), sizes(&layer.output_shape()));
+            }
+        }
+    }
+}

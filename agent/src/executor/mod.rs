@@ -1,0 +1,135 @@
+//! Running layers and networks in libtorch, in eager mode without gradients. The only place that knows tch.
+
+mod allocator;
+mod layer;
+mod network;
+mod values;
+
+use tch::{Kind, TchError, Tensor};
+use wattfarm_cost::layer::{Dtype, MemoryFormat, Shape};
+use wattfarm_cost::measurement::Subject;
+
+use crate::recipe::{Failure, Workload};
+use values::Values;
+
+/// Bytes that a job may need beside its tensors: the library's own working memory (unrolled images, reordered weights)
+/// can be as large as the layer.
+const HEADROOM: u64 = 3;
+
+/// Builds workloads. One a thread: libtorch's thread settings belong to the thread that makes them.
+pub struct Executor {
+    values: Values,
+    memory_limit: Box<dyn Fn() -> u64>,
+}
+
+impl Executor {
+    /// Prepares libtorch in the calling thread: one thread, seeded, and an allocator that keeps what it freed.
+    /// `memory_limit` tells how many bytes a job may use at the moment.
+    pub fn new(memory_limit: impl Fn() -> u64 + 'static) -> Self {
+        allocator::keep_freed_memory();
+        tch::set_num_threads(1);
+        tch::manual_seed(0);
+        Self {
+            values: Values::new(),
+            memory_limit: Box::new(memory_limit),
+        }
+    }
+
+    /// Makes a subject's tensors. What the platform cannot run is infeasible, with the reason.
+    pub fn build(&self, subject: &Subject) -> Result<Box<dyn Workload>, Failure> {
+        let bytes = match subject {
+            Subject::Layer(layer) => layer.work().bytes(),
+            Subject::Network(network) => network::peak_bytes(network),
+        };
+        let (needed, limit) = (bytes.saturating_mul(HEADROOM), (self.memory_limit)());
+        if needed > limit {
+            let mib = |bytes: u64| bytes >> 20;
+            return Err(Failure::Infeasible(format!(
+                "needs about {} MiB of {} MiB",
+                mib(needed),
+                mib(limit)
+            )));
+        }
+        let _guard = tch::no_grad_guard();
+        Ok(match subject {
+            Subject::Layer(layer) => Box::new(layer::LayerWorkload::build(layer, &self.values)?),
+            Subject::Network(network) => {
+                Box::new(network::NetworkWorkload::build(network, &self.values)?)
+            }
+        })
+    }
+
+    /// Gives memory that jobs have freed back to the system.
+    pub fn release_memory(&self) {
+        allocator::release();
+    }
+}
+
+/// The version of the libtorch that is loaded, such as `2.11.0`.
+pub fn libtorch_version() -> String {
+    #[expect(unsafe_code, reason = "libtorch's C interface to its version")]
+    let version = {
+        unsafe extern "C" {
+            fn aoti_torch_abi_version() -> u64;
+        }
+        // SAFETY: a function of libtorch_cpu without arguments that returns a constant.
+        unsafe { aoti_torch_abi_version() }
+    };
+    let part = |shift: u32| (version >> shift) & 0xff;
+    format!("{}.{}.{}", part(56), part(48), part(40))
+}
+
+/// What libtorch says went wrong, as far as the farm cares: its first line.
+impl From<TchError> for Failure {
+    fn from(error: TchError) -> Self {
+        let text = error.to_string();
+        let line: String = text
+            .lines()
+            .find(|line| !line.trim().is_empty())
+            .unwrap_or("unknown")
+            .chars()
+            .take(300)
+            .collect();
+        let infeasible = [
+            "can't allocate memory",
+            "out of memory",
+            "not implemented",
+            "Could not run",
+            "overflowed",
+        ];
+        match infeasible.iter().any(|cause| text.contains(cause)) {
+            true => Self::Infeasible(line),
+            false => Self::Failed(line),
+        }
+    }
+}
+
+/// The type of numbers on this device. TF32 is a way of multiplying that CPUs don't have.
+fn kind(dtype: Dtype) -> Result<Kind, Failure> {
+    match dtype {
+        Dtype::F32 => Ok(Kind::Float),
+        Dtype::F16 => Ok(Kind::Half),
+        Dtype::Bf16 => Ok(Kind::BFloat16),
+        Dtype::Tf32 => Err(Failure::Infeasible("a CPU has no TF32".to_owned())),
+    }
+}
+
+fn sizes(shape: &Shape) -> Vec<i64> {
+    // Checked layers hold at most 2^40 values.
+    shape.iter().map(|&size| size as i64).collect()
+}
+
+/// An uninitialised tensor whose values lie as the format says: tch has no memory formats, so channels-last is a
+/// contiguous tensor with its channels last, seen through a permutation.
+fn empty(shape: &Shape, kind: Kind, format: MemoryFormat) -> Result<Tensor, TchError> {
+    let options = (kind, tch::Device::Cpu);
+    match (format, shape.as_slice()) {
+        (MemoryFormat::ChannelsLast, &[batch, channels, height, width]) => {
+            Tensor::f_empty(sizes(&vec![batch, height, width, channels]), options)?
+                .f_permute([0, 3, 1, 2])
+        }
+        (MemoryFormat::ChannelsLast | MemoryFormat::Contiguous, _) => {
+            Tensor::f_empty(sizes(shape), options)
+        }
+    }
+}

@@ -1,0 +1,14 @@
+//! The agent: measures layers and whole networks on one device and reports to a coordinator.
+//!
+//! `executor` knows libtorch and never times; `recipe` times and never sees libtorch; `worker` talks to the coordinator
+//! and does neither.
+
+pub mod additivity;
+pub mod device;
+pub mod executor;
+pub mod identity;
+pub mod recipe;
+pub mod worker;
+
+/// The agent's version, part of every measurement's provenance.
+pub const VERSION: &str = env!("CARGO_PKG_VERSION");

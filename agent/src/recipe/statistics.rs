@@ -1,0 +1,101 @@
+//! The median and how well it is known.
+
+/// A median with its 95 % interval.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Interval {
+    /// The median.
+    pub median: f64,
+    /// Lower end.
+    pub low: f64,
+    /// Upper end.
+    pub high: f64,
+}
+
+/// The median of samples and its 95 % interval by order statistics, which assume no distribution: the r-th smallest and
+/// r-th largest of n samples hold the median with a probability of 1 - 2 * P(Binomial(n, 1/2) < r). Below six samples
+/// even the extremes hold it with less than 95 %, and are given all the same.
+///
+/// # Panics
+/// Without samples.
+pub fn median_interval(samples: &[f64]) -> Interval {
+    assert!(!samples.is_empty(), "no samples have no median");
+    let mut sorted = samples.to_vec();
+    sorted.sort_by(f64::total_cmp);
+    let n = sorted.len();
+    let median = if n % 2 == 1 {
+        sorted[n / 2]
+    } else {
+        f64::midpoint(sorted[n / 2 - 1], sorted[n / 2])
+    };
+    let rank = rank(n);
+    Interval {
+        median,
+        low: sorted[rank],
+        high: sorted[n - 1 - rank],
+    }
+}
+
+/// The largest r with P(Binomial(n, 1/2) <= r - 1) <= 2.5 %, as an index from 0.
+fn rank(n: usize) -> usize {
+    let mut probability = 0.5f64.powi(i32::try_from(n).unwrap_or(i32::MAX));
+    let mut cumulative = probability;
+    let mut r = 0;
+    // With very many samples the first probabilities vanish in floating point: the normal approximation serves then.
+    if probability == 0.0 {
+        let half = n as f64 / 2.0;
+        return (half - 1.96 * half.sqrt() / std::f64::consts::SQRT_2) as usize;
+    }
+    while cumulative <= 0.025 && 2 * r + 1 < n {
+        probability *= (n - r) as f64 / (r + 1) as f64;
+        r += 1;
+        cumulative += probability;
+    }
+    r.saturating_sub(1)
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    /// Ranks of the published tables for the sign test's interval of a median: n and the rank counted from 1.
+    #[test]
+    fn ranks_are_those_of_the_sign_test() {
+        for (n, published) in [
+            (6, 1),
+            (8, 1),
+            (9, 2),
+            (10, 2),
+            (12, 3),
+            (15, 4),
+            (20, 6),
+            (25, 8),
+            (50, 18),
+            (100, 40),
+        ] {
+            assert_eq!(rank(n) + 1, published, "n = {n}");
+        }
+    }
+
+    #[test]
+    fn median_of_even_and_odd_counts() {
+        assert_eq!(
+            median_interval(&[3.0, 1.0, 2.0]),
+            Interval {
+                median: 2.0,
+                low: 1.0,
+                high: 3.0
+            }
+        );
+        assert_eq!(median_interval(&[4.0, 1.0, 2.0, 3.0]).median, 2.5);
+    }
+
+    proptest! {
+        #[test]
+        fn the_interval_holds_its_median(samples in prop::collection::vec(1e-6..1e6f64, 1..2000)) {
+            let interval = median_interval(&samples);
+            prop_assert!(interval.low <= interval.median && interval.median <= interval.high);
+        }
+    }
+}

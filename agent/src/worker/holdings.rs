@@ -1,0 +1,268 @@
+//! What the agent holds: leases waiting, with the measuring thread, and measured but not yet acknowledged. Pure.
+
+use std::collections::VecDeque;
+
+use tonic::Status;
+use wattfarm_cost::measurement::Subject;
+use wattfarm_proto::convert::{parse, required};
+use wattfarm_proto::error::FieldError;
+use wattfarm_proto::v1;
+use wattfarm_proto::v1::lease_jobs_response::Lease;
+use wattfarm_proto::v1::report_results_request::Report;
+use wattfarm_proto::v1::report_results_request::report::Outcome as Wire;
+
+use super::measuring::{Job, Outcome, Result};
+
+/// Reports handed in at once.
+const REPORTS_MAX: usize = 64;
+
+/// Everything between a lease and its acknowledgement, each lease in exactly one of the three.
+#[derive(Default)]
+pub(super) struct Holdings {
+    waiting: VecDeque<Job>,
+    measuring: VecDeque<Job>,
+    unacknowledged: VecDeque<Report>,
+    /// After a refusal reports go one at a time, until the one at fault is found: this many more.
+    singly: usize,
+}
+
+impl Holdings {
+    /// Takes a lease. One that cannot be understood is reported as failed: a newer coordinator may have sent it.
+    pub(super) fn take(&mut self, message: Lease) {
+        match job(&message) {
+            Ok(job) => self.waiting.push_back(job),
+            Err(error) => {
+                let outcome = Some(Wire::Failed(format!(
+                    "this agent does not understand the job: {error}"
+                )));
+                self.unacknowledged.push_back(Report {
+                    job_id: message.job_id,
+                    lease: message.lease,
+                    outcome,
+                });
+            }
+        }
+    }
+
+    /// The job to hand to the measuring thread next.
+    pub(super) fn next_to_measure(&self) -> Option<Job> {
+        self.waiting.front().cloned()
+    }
+
+    /// The measuring thread has taken the job that was next.
+    pub(super) fn started(&mut self) {
+        self.measuring.extend(self.waiting.pop_front());
+    }
+
+    /// The measuring thread is done with a job.
+    pub(super) fn finished(&mut self, result: Result) {
+        self.measuring.retain(|job| job.lease != result.job.lease);
+        let outcome = match result.outcome {
+            Outcome::Measured(reading) => Wire::Reading((&*reading).into()),
+            Outcome::Infeasible(reason) => Wire::Infeasible(reason),
+            Outcome::Failed(reason) => Wire::Failed(reason),
+            Outcome::Returned => Wire::Returned("the agent is stopping".to_owned()),
+        };
+        self.push(&result.job, outcome);
+    }
+
+    fn push(&mut self, job: &Job, outcome: Wire) {
+        let report = Report {
+            job_id: job.id.clone(),
+            lease: job.lease,
+            outcome: Some(outcome),
+        };
+        self.unacknowledged.push_back(report);
+    }
+
+    /// Jobs that the measuring thread has before it.
+    pub(super) fn ahead(&self) -> usize {
+        self.waiting.len() + self.measuring.len()
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.ahead() == 0 && self.unacknowledged.is_empty()
+    }
+
+    /// Every lease that is held.
+    pub(super) fn leases(&self) -> Vec<u64> {
+        let jobs = self
+            .waiting
+            .iter()
+            .chain(&self.measuring)
+            .map(|job| job.lease);
+        jobs.chain(self.unacknowledged.iter().map(|report| report.lease))
+            .collect()
+    }
+
+    /// A request that fills up to `held_max`.
+    pub(super) fn request(&self, held_max: usize) -> v1::LeaseJobsRequest {
+        let max_jobs = held_max.saturating_sub(self.ahead()).max(1) as u32;
+        v1::LeaseJobsRequest {
+            max_jobs,
+            wait_ms: 0,
+            held: self.leases(),
+        }
+    }
+
+    /// Leases that are no longer ours: what has not begun is forgotten, what has is reported all the same.
+    pub(super) fn lost(&mut self, leases: &[u64]) {
+        self.waiting.retain(|job| !leases.contains(&job.lease));
+    }
+
+    pub(super) fn has_reports(&self) -> bool {
+        !self.unacknowledged.is_empty()
+    }
+
+    /// The reports to hand in next, oldest first.
+    pub(super) fn reports(&self) -> Vec<Report> {
+        let count = if self.singly > 0 { 1 } else { REPORTS_MAX };
+        self.unacknowledged.iter().take(count).cloned().collect()
+    }
+
+    /// The oldest `count` reports have been acknowledged.
+    pub(super) fn reported(&mut self, count: usize) {
+        self.unacknowledged
+            .drain(..count.min(self.unacknowledged.len()));
+        self.singly = self.singly.saturating_sub(count);
+    }
+
+    /// The coordinator refused the last reports for good. None was stored: they are handed in again one at a time, and
+    /// one that is refused alone is dropped, with its reason in the log.
+    pub(super) fn refused(&mut self, status: &Status) {
+        let handed_in = self.reports().len();
+        if handed_in > 1 {
+            self.singly = handed_in;
+            return;
+        }
+        if let Some(report) = self.unacknowledged.pop_front() {
+            tracing::error!(job.id = report.job_id, lease = report.lease, error = %status, "report refused: dropped");
+        }
+        self.singly = self.singly.saturating_sub(1);
+    }
+
+    /// Hands back what has not been measured.
+    pub(super) fn return_unmeasured(&mut self) {
+        for job in std::mem::take(&mut self.waiting)
+            .into_iter()
+            .chain(std::mem::take(&mut self.measuring))
+        {
+            self.push(&job, Wire::Returned("the agent is stopping".to_owned()));
+        }
+    }
+}
+
+fn job(message: &Lease) -> std::result::Result<Job, FieldError> {
+    let subject = required("subject", message.subject.clone())?;
+    Ok(Job {
+        id: message.job_id.clone(),
+        lease: message.lease,
+        subject: Subject::try_from(subject).map_err(|error| error.within("subject"))?,
+        recipe: parse("recipe", &message.recipe)?,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use wattfarm_cost::Kind;
+
+    use super::*;
+
+    fn lease(number: u64) -> Lease {
+        Lease {
+            lease: number,
+            ttl_ms: 25_000,
+            job_id: format!("job {number}"),
+            subject: Some((&Subject::Layer(Kind::Relu.example())).into()),
+            recipe: "layer-in-network/1".to_owned(),
+            want_power: false,
+        }
+    }
+
+    fn holding(numbers: std::ops::Range<u64>) -> Holdings {
+        let mut holdings = Holdings::default();
+        numbers.for_each(|number| holdings.take(lease(number)));
+        holdings
+    }
+
+    fn finish(holdings: &mut Holdings, number: u64) {
+        let job = job(&lease(number)).expect("understood");
+        holdings.finished(Result {
+            job,
+            outcome: Outcome::Failed("x".to_owned()),
+        });
+    }
+
+    #[test]
+    fn a_lease_is_held_until_it_is_acknowledged() {
+        let mut holdings = holding(1..4);
+        holdings.started();
+        assert_eq!(holdings.leases(), [2, 3, 1]);
+        finish(&mut holdings, 1);
+        assert_eq!((holdings.ahead(), holdings.leases()), (2, vec![2, 3, 1]));
+        holdings.reported(1);
+        assert_eq!(holdings.leases(), [2, 3]);
+    }
+
+    #[test]
+    fn what_was_lost_is_not_begun_but_what_was_begun_is_reported() {
+        let mut holdings = holding(1..4);
+        holdings.started();
+        holdings.lost(&[1, 2]);
+        assert_eq!(holdings.leases(), [3, 1]);
+        finish(&mut holdings, 1);
+        assert_eq!(holdings.reports()[0].lease, 1);
+    }
+
+    #[test]
+    fn one_refused_report_does_not_take_the_others_with_it() {
+        let mut holdings = holding(1..4);
+        for number in 1..4 {
+            holdings.started();
+            finish(&mut holdings, number);
+        }
+        let refusal = Status::invalid_argument("bad");
+        assert_eq!(holdings.reports().len(), 3);
+        holdings.refused(&refusal);
+        assert_eq!(holdings.reports().len(), 1);
+        holdings.reported(1);
+        holdings.refused(&refusal);
+        assert_eq!(
+            holdings
+                .reports()
+                .iter()
+                .map(|report| report.lease)
+                .collect::<Vec<_>>(),
+            [3]
+        );
+        holdings.reported(1);
+        assert!(holdings.is_empty());
+    }
+
+    #[test]
+    fn a_job_from_the_future_is_an_answer() {
+        let mut holdings = Holdings::default();
+        holdings.take(Lease {
+            recipe: "telepathy/9".to_owned(),
+            ..lease(7)
+        });
+        assert!(
+            matches!(&holdings.reports()[0].outcome, Some(Wire::Failed(reason)) if reason.contains("recipe"))
+        );
+    }
+
+    #[test]
+    fn at_the_end_everything_goes_back() {
+        let mut holdings = holding(1..4);
+        holdings.started();
+        holdings.return_unmeasured();
+        assert_eq!(holdings.ahead(), 0);
+        assert!(
+            holdings
+                .reports()
+                .iter()
+                .all(|report| matches!(report.outcome, Some(Wire::Returned(_))))
+        );
+        assert_eq!(holdings.reports().len(), 3);
+    }
+}

@@ -1,0 +1,242 @@
+//! The agent's loop: lease, hand to the measuring thread, report, renew.
+//!
+//! One task owns everything that is held. The measuring thread has the device to itself and always finds its next job
+//! ready; calls to the coordinator go on beside it and may fail for as long as they like: what is held is measured all
+//! the same, and reported when the coordinator is back.
+
+mod holdings;
+mod measuring;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use anyhow::Context as _;
+use rand::RngExt as _;
+use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until, timeout};
+use tonic::{Code, Status};
+use wattfarm_proto::connect::{Connection, unary};
+use wattfarm_proto::error::is_transient;
+use wattfarm_proto::v1;
+use wattfarm_proto::v1::report_results_request::Report;
+
+use holdings::Holdings;
+pub use measuring::{Job, Outcome, Result, measuring_thread};
+
+/// Leases held at once: enough that the measuring thread never waits for a round trip, few enough that an agent that dies
+/// holds little up.
+const HELD_MAX: usize = 16;
+
+/// Below this many jobs ahead of the measuring thread, more are leased.
+const AHEAD_MIN: usize = 8;
+
+/// How often leases are renewed. A lease lasts 25 s, so two renewals may be lost.
+const RENEW_EVERY: Duration = Duration::from_secs(8);
+
+/// How long the coordinator may keep a request for work waiting.
+const WAIT: Duration = Duration::from_secs(15);
+
+/// How long the last reports may take at the end.
+const FAREWELL: Duration = Duration::from_secs(5);
+
+/// A pause that doubles with each failure in a row, with jitter, so that a farm doesn't return all at once.
+struct Backoff {
+    failures: u32,
+    until: Instant,
+}
+
+impl Backoff {
+    fn new() -> Self {
+        Self {
+            failures: 0,
+            until: Instant::now(),
+        }
+    }
+
+    fn succeeded(&mut self) {
+        self.failures = 0;
+    }
+
+    fn failed(&mut self) {
+        let longest = Duration::from_millis(250) * 2u32.pow(self.failures.min(6));
+        self.failures += 1;
+        self.until = Instant::now() + longest.mul_f64(rand::rng().random_range(0.5..1.0));
+    }
+}
+
+/// Works for the coordinator until `stop` is done. Then the measurement in progress is given up, everything unmeasured
+/// handed back, and everything measured reported.
+///
+/// # Errors
+/// When the coordinator no longer knows this agent's credential, or the measuring thread has died.
+pub async fn run(
+    connection: Connection,
+    jobs: std::sync::mpsc::SyncSender<Job>,
+    mut results: tokio::sync::mpsc::Receiver<Result>,
+    stopping: Arc<AtomicBool>,
+    stop: impl Future<Output = ()>,
+) -> anyhow::Result<()> {
+    let mut holdings = Holdings::default();
+    let mut renewals = interval(RENEW_EVERY);
+    renewals.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let (mut lease_backoff, mut report_backoff) = (Backoff::new(), Backoff::new());
+    let mut leasing = None;
+    let mut reporting = None;
+    let mut renewing = None;
+    tokio::pin!(stop);
+    loop {
+        while let Some(job) = holdings.next_to_measure() {
+            match jobs.try_send(job) {
+                Ok(()) => holdings.started(),
+                Err(std::sync::mpsc::TrySendError::Full(_)) => break,
+                Err(std::sync::mpsc::TrySendError::Disconnected(_)) => {
+                    anyhow::bail!("the measuring thread has died")
+                }
+            }
+        }
+        if leasing.is_none() && holdings.ahead() < AHEAD_MIN {
+            leasing = Some(Box::pin(lease(
+                connection.clone(),
+                holdings.request(HELD_MAX),
+                lease_backoff.until,
+            )));
+        }
+        if reporting.is_none() && holdings.has_reports() {
+            reporting = Some(Box::pin(report(
+                connection.clone(),
+                holdings.reports(),
+                report_backoff.until,
+            )));
+        }
+        tokio::select! {
+            () = &mut stop => break,
+            answer = async { leasing.as_mut().expect("guarded").await }, if leasing.is_some() => {
+                leasing = None;
+                match answer {
+                    Ok(answer) => {
+                        lease_backoff.succeeded();
+                        for message in answer.leases {
+                            holdings.take(message);
+                        }
+                    }
+                    Err(status) => {
+                        give_up_if_unknown(&status)?;
+                        tracing::warn!(error = %status.message(), "could not lease jobs");
+                        lease_backoff.failed();
+                    }
+                }
+            }
+            answer = async { reporting.as_mut().expect("guarded").await }, if reporting.is_some() => {
+                reporting = None;
+                match answer {
+                    Ok(count) => {
+                        report_backoff.succeeded();
+                        holdings.reported(count);
+                    }
+                    Err(status) => {
+                        give_up_if_unknown(&status)?;
+                        tracing::warn!(error = %status.message(), "could not report");
+                        report_backoff.failed();
+                        if !is_transient(&status) {
+                            holdings.refused(&status);
+                        }
+                    }
+                }
+            }
+            _ = renewals.tick(), if renewing.is_none() && !holdings.is_empty() => {
+                renewing = Some(Box::pin(renew(connection.clone(), holdings.leases())));
+            }
+            answer = async { renewing.as_mut().expect("guarded").await }, if renewing.is_some() => {
+                renewing = None;
+                match answer {
+                    Ok(answer) => holdings.lost(&answer.lost),
+                    // What is held goes on. Nobody else can have it while the coordinator is away, and what it gives to
+                    // another while it cannot be reached from here ends as a replica.
+                    Err(status) => {
+                        give_up_if_unknown(&status)?;
+                        tracing::warn!(error = %status.message(), "could not renew leases");
+                    }
+                }
+            }
+            result = results.recv() => {
+                holdings.finished(result.context("the measuring thread has died")?);
+            }
+        }
+    }
+    stopping.store(true, Ordering::Relaxed);
+    drop(jobs);
+    // An answer on its way may hold leases that nobody will take: they expire.
+    drop(leasing);
+    let farewell = async {
+        // The channel closes when the measuring thread has ended; what it had queued comes back unmeasured.
+        while let Some(result) = results.recv().await {
+            holdings.finished(result);
+        }
+        holdings.return_unmeasured();
+        while holdings.has_reports() {
+            match report(connection.clone(), holdings.reports(), Instant::now()).await {
+                Ok(count) => holdings.reported(count),
+                Err(status) if is_transient(&status) => return,
+                Err(status) => holdings.refused(&status),
+            }
+        }
+    };
+    if timeout(FAREWELL, farewell).await.is_err() || holdings.has_reports() {
+        tracing::warn!(
+            "left without handing everything in: those jobs go to another agent when their leases expire"
+        );
+    }
+    Ok(())
+}
+
+/// A credential that is unknown stays unknown: an operator must act.
+fn give_up_if_unknown(status: &Status) -> anyhow::Result<()> {
+    match status.code() {
+        Code::Unauthenticated => Err(anyhow::anyhow!(status.message().to_owned()))
+            .context("the coordinator does not know this agent: enrol it anew (delete its identity.json, give a token)"),
+        _ => Ok(()),
+    }
+}
+
+async fn lease(
+    connection: Connection,
+    request: v1::LeaseJobsRequest,
+    not_before: Instant,
+) -> std::result::Result<v1::LeaseJobsResponse, Status> {
+    sleep_until(not_before).await;
+    let request = v1::LeaseJobsRequest {
+        wait_ms: WAIT.as_millis() as u32,
+        ..request
+    };
+    Ok(connection
+        .agents()
+        .lease_jobs(unary(request))
+        .await?
+        .into_inner())
+}
+
+async fn renew(
+    connection: Connection,
+    leases: Vec<u64>,
+) -> std::result::Result<v1::RenewLeasesResponse, Status> {
+    Ok(connection
+        .agents()
+        .renew_leases(unary(v1::RenewLeasesRequest { leases }))
+        .await?
+        .into_inner())
+}
+
+/// Hands in reports; returns how many were acknowledged, which is all of them.
+async fn report(
+    connection: Connection,
+    reports: Vec<Report>,
+    not_before: Instant,
+) -> std::result::Result<usize, Status> {
+    sleep_until(not_before).await;
+    let count = reports.len();
+    connection
+        .agents()
+        .report_results(unary(v1::ReportResultsRequest { reports }))
+        .await?;
+    Ok(count)
+}
