@@ -1,0 +1,49 @@
+# Wattfarm's chores. `make` alone prints the manual; longer logic is in Rust, or in deploy/.
+
+SHELL := /bin/bash
+TARGET := $(or $(CARGO_TARGET_DIR),target)
+
+# How long `make demo` measures layers.
+BUDGET ?= 5m
+
+# The agent needs libtorch: your own folder if LIBTORCH names one, or else one that `make setup` downloads.
+ifndef LIBTORCH
+export LIBTORCH := $(CURDIR)/target/libtorch
+SETUP_LIBTORCH := python3 deploy/libtorch/setup.py target/libtorch
+endif
+
+.PHONY: manual setup demo demo-clean test check
+
+manual: ## prints this
+	@echo 'Wattfarm: what each layer of a neural network costs on each device of a farm.'
+	@echo
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s%s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+# Says what is missing, all at once, rather than failing halfway through a build.
+setup: ## checks for compilers and gets libtorch (540 MB, once)
+	@missing=; for tool in cargo rustc $${CXX:-c++} python3; do \
+		command -v $$tool > /dev/null || missing="$$missing $$tool"; \
+	done; \
+	if [ -n "$$missing" ]; then \
+		echo "not found:$$missing" >&2; \
+		echo 'cargo and rustc come with https://rustup.rs; the others on Debian and Ubuntu with' >&2; \
+		echo '  sudo apt-get install g++ python3 python3-pip' >&2; \
+		exit 2; \
+	fi
+	@$(SETUP_LIBTORCH)
+
+# `exec`: the demo itself gets Ctrl-C, and ends its processes before make returns.
+demo: setup ## measures this machine for BUDGET=5m, then compares predicted with measured networks
+	cargo build --release --workspace
+	@exec $(TARGET)/release/wattfarm demo --budget $(BUDGET)
+
+demo-clean: ## forgets what the demo has measured
+	rm -rf target/demo
+
+test: setup ## runs all tests
+	@[ -d ../shared ] || echo 'NOTE: ../shared is not there, so tests against published measurements are skipped' >&2
+	cargo test --workspace
+
+check: setup ## checks format and lints
+	cargo fmt --all --check
+	cargo clippy --workspace --all-targets -- -D warnings

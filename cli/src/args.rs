@@ -1,0 +1,251 @@
+//! The command line, as typed.
+
+use std::path::PathBuf;
+
+use clap::{Args as ClapArgs, Parser, Subcommand, ValueEnum};
+use uuid::Uuid;
+use wattfarm_cost::{Dtype, Kind};
+
+use crate::exit::EXIT_CODES;
+use crate::network::NetworkName;
+use crate::quantity::{Budget, Duration};
+
+/// Learns what the layers of a neural network cost on the devices of a farm, and predicts networks from that.
+#[derive(Debug, Parser)]
+#[command(name = "wattfarm", version, after_help = EXIT_CODES)]
+pub(crate) struct Args {
+    /// Where the coordinator listens.
+    #[arg(
+        long,
+        global = true,
+        value_name = "ADDRESS",
+        env = "WATTFARM_COORDINATOR",
+        default_value = "127.0.0.1:7461"
+    )]
+    pub(crate) coordinator: String,
+
+    /// File with the operator's key; the coordinator writes it into its store as `operator.key`.
+    #[arg(
+        long,
+        global = true,
+        value_name = "PATH",
+        env = "WATTFARM_OPERATOR_KEY_FILE"
+    )]
+    pub(crate) operator_key_file: Option<PathBuf>,
+
+    /// How results are written: a table for people, or JSON with everything.
+    #[arg(long, global = true, default_value = "text", value_parser = ["text", "json"])]
+    pub(crate) format: String,
+
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Makes the token that enrols one agent (operator).
+    #[command(subcommand)]
+    Token(TokenCommand),
+    /// Lists the agents, or takes one out of service (operator).
+    Agents(AgentsArgs),
+    /// Lists the platforms that can be asked about.
+    Platforms,
+    /// Lists the campaigns, follows one, or ends one (operator, but for --watch).
+    Campaigns(CampaignsArgs),
+    /// Lists jobs, and why each waits or ended (operator).
+    Jobs(JobsArgs),
+    /// Asks for the models of a platform: starts a campaign of measurements.
+    Request(RequestArgs),
+    /// Fetches the newest models of a platform, for predictions offline.
+    Fetch(FetchArgs),
+    /// Predicts a network, layer by layer.
+    Predict(PredictArgs),
+    /// Measures a network as a whole on a platform's agents.
+    Measure(MeasureArgs),
+    /// Lists the built-in networks, one network's layers, or the layer kinds.
+    Networks(NetworksArgs),
+    /// Writes every measurement into files (operator).
+    Export(ExportArgs),
+    /// Runs a farm on this machine, and compares what it predicts with what it measures.
+    Demo(DemoArgs),
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum TokenCommand {
+    /// Makes a token: it enrols one agent, once.
+    Create {
+        /// What it is for.
+        #[arg(long, default_value = "")]
+        note: String,
+        /// How long it can be used.
+        #[arg(long, default_value = "1d")]
+        ttl: Duration,
+    },
+}
+
+#[derive(Debug, ClapArgs)]
+pub(crate) struct AgentsArgs {
+    #[command(subcommand)]
+    pub(crate) command: Option<AgentsCommand>,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum AgentsCommand {
+    /// Lists the agents; what `wattfarm agents` alone does.
+    List,
+    /// Gives an agent no more jobs; it keeps the leases that it has.
+    Drain {
+        /// The agent.
+        id: Uuid,
+        /// Puts it back into service.
+        #[arg(long)]
+        undo: bool,
+    },
+}
+
+#[derive(Debug, ClapArgs)]
+pub(crate) struct CampaignsArgs {
+    /// Follows this campaign until it has ended.
+    #[arg(long, value_name = "ID", conflicts_with = "cancel")]
+    pub(crate) watch: Option<Uuid>,
+    /// Ends this campaign; what was measured stays.
+    #[arg(long, value_name = "ID")]
+    pub(crate) cancel: Option<Uuid>,
+}
+
+#[derive(Debug, ClapArgs)]
+pub(crate) struct JobsArgs {
+    /// Only those of this platform (slug or hash).
+    #[arg(long)]
+    pub(crate) platform: Option<String>,
+    /// Only those in these states.
+    #[arg(long, value_enum, value_delimiter = ',')]
+    pub(crate) state: Vec<JobState>,
+    /// At most so many.
+    #[arg(long, default_value_t = 1000)]
+    pub(crate) limit: u32,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum JobState {
+    /// Waits for an agent.
+    Queued,
+    /// An agent has it.
+    Leased,
+    /// Measured.
+    Done,
+    /// The platform cannot run it: an answer.
+    Infeasible,
+    /// Failed too often.
+    Parked,
+}
+
+#[derive(Debug, ClapArgs)]
+pub(crate) struct RequestArgs {
+    /// The platform (slug or hash).
+    #[arg(long)]
+    pub(crate) platform: String,
+    /// Layer kinds, such as `conv2d,linear`; all, if left out.
+    #[arg(long, value_delimiter = ',')]
+    pub(crate) kinds: Vec<Kind>,
+    /// Number type of the layers.
+    #[arg(long, default_value = "f32")]
+    pub(crate) dtype: Dtype,
+    /// Ends when every kind's cross-validated error (RMSPE, in percent) is at most this.
+    #[arg(long, value_name = "PERCENT")]
+    pub(crate) target_error: Option<f64>,
+    /// Ends after so many jobs (`500`), or so much measuring summed over agents (`30m`).
+    #[arg(long, default_value = "30m")]
+    pub(crate) budget: Budget,
+    /// Networks whose layers are not sampled, to judge the models by: `resnet18,neuralpower/nin@8`.
+    #[arg(long, value_name = "NETWORK[@BATCH]", value_delimiter = ',')]
+    pub(crate) exclude: Vec<NetworkName>,
+    /// The campaign's id; the same request under the same id is one campaign. A new one, if left out.
+    #[arg(long)]
+    pub(crate) id: Option<Uuid>,
+    /// Follows the campaign until it has ended.
+    #[arg(long)]
+    pub(crate) watch: bool,
+}
+
+#[derive(Debug, ClapArgs)]
+pub(crate) struct FetchArgs {
+    /// The platform (slug or hash).
+    #[arg(long)]
+    pub(crate) platform: String,
+    /// The file to write; stdout, if left out.
+    #[arg(long, short, value_name = "PATH")]
+    pub(crate) output: Option<PathBuf>,
+}
+
+#[derive(Debug, ClapArgs)]
+pub(crate) struct PredictArgs {
+    /// A built-in network: `wattfarm networks` lists them.
+    pub(crate) network: String,
+    /// The platform (slug or hash): the coordinator predicts.
+    #[arg(long, required_unless_present = "models", conflicts_with = "models")]
+    pub(crate) platform: Option<String>,
+    /// A file that `wattfarm fetch` wrote: predicts here, without a coordinator.
+    #[arg(long, value_name = "PATH")]
+    pub(crate) models: Option<PathBuf>,
+    /// Items in a batch, one prediction for each; the network's own, if left out.
+    #[arg(long, value_delimiter = ',')]
+    pub(crate) batch: Vec<u64>,
+    /// Number type of the layers.
+    #[arg(long, default_value = "f32")]
+    pub(crate) dtype: Dtype,
+}
+
+#[derive(Debug, ClapArgs)]
+pub(crate) struct MeasureArgs {
+    /// A built-in network: `wattfarm networks` lists them.
+    pub(crate) network: String,
+    /// The platform (slug or hash).
+    #[arg(long)]
+    pub(crate) platform: String,
+    /// Items in a batch; the network's own, if left out.
+    #[arg(long, value_delimiter = ',')]
+    pub(crate) batch: Vec<u64>,
+    /// Number type of the layers.
+    #[arg(long, default_value = "f32")]
+    pub(crate) dtype: Dtype,
+    /// Measurements wanted, those already there included; 0 shows only what is there.
+    #[arg(long, default_value_t = 1)]
+    pub(crate) replicas: u32,
+}
+
+#[derive(Debug, ClapArgs)]
+pub(crate) struct NetworksArgs {
+    /// Lists the layers of this network.
+    pub(crate) network: Option<NetworkName>,
+    /// Lists the layer kinds with their fields and defaults.
+    #[arg(long, conflicts_with = "network")]
+    pub(crate) kinds: bool,
+}
+
+#[derive(Debug, ClapArgs)]
+pub(crate) struct ExportArgs {
+    // The id is the global option's, which this one replaces here.
+    /// One file a layer kind: CSV, or JSON lines with everything, raw samples included.
+    #[arg(id = "format", long, value_name = "FORMAT", default_value = "csv", value_parser = ["csv", "ndjson"])]
+    pub(crate) encoding: String,
+    /// The folder to write into.
+    #[arg(long, short, value_name = "FOLDER")]
+    pub(crate) output: PathBuf,
+    /// Only those of this platform (slug or hash).
+    #[arg(long)]
+    pub(crate) platform: Option<String>,
+}
+
+#[derive(Debug, ClapArgs)]
+pub(crate) struct DemoArgs {
+    /// How long to measure layers.
+    #[arg(long, default_value = "5m")]
+    pub(crate) budget: Duration,
+    /// Where the demo's farm keeps everything; a second run goes on from there.
+    #[arg(long, default_value = "target/demo")]
+    pub(crate) dir: PathBuf,
+    /// The networks to judge by, at batch 1.
+    #[arg(long, value_delimiter = ',', default_values_t = crate::demo::NETWORKS.map(str::to_owned))]
+    pub(crate) networks: Vec<String>,
+}

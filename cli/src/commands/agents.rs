@@ -1,0 +1,109 @@
+//! `wattfarm agents`: who measures.
+
+use anyhow::Context as _;
+use serde::Serialize;
+use wattfarm_proto::connect::unary;
+use wattfarm_proto::v1;
+
+use crate::args::{AgentsArgs, AgentsCommand};
+use crate::output::{Output, Report};
+use crate::render::number::time_or_none;
+use crate::render::table::{Column, table};
+use crate::session::Session;
+
+#[derive(Serialize)]
+struct Agent {
+    id: String,
+    name: String,
+    platform: String,
+    platform_hash: String,
+    draining: bool,
+    connected: bool,
+    enrolled_at_ms: u64,
+    seen_at_ms: Option<u64>,
+    leases: u32,
+    measurements: u64,
+}
+
+impl From<v1::Agent> for Agent {
+    fn from(agent: v1::Agent) -> Self {
+        Self {
+            id: agent.agent_id,
+            name: agent.name,
+            platform: agent.platform_slug,
+            platform_hash: agent.platform,
+            draining: agent.draining,
+            connected: agent.connected,
+            enrolled_at_ms: agent.enrolled_at_ms,
+            seen_at_ms: agent.seen_at_ms,
+            leases: agent.leases,
+            measurements: agent.measurements,
+        }
+    }
+}
+
+impl Agent {
+    fn state(&self) -> &'static str {
+        match (self.connected, self.draining) {
+            (true, true) => "draining",
+            (true, false) => "connected",
+            (false, true) => "drained",
+            (false, false) => "away",
+        }
+    }
+}
+
+#[derive(Serialize)]
+#[serde(transparent)]
+struct Agents(Vec<Agent>);
+
+impl Report for Agents {
+    fn text(&self) -> String {
+        let columns = [
+            Column::Left("agent"),
+            Column::Left("name"),
+            Column::Left("platform"),
+            Column::Left("state"),
+            Column::Right("leases"),
+            Column::Right("measurements"),
+            Column::Left("seen"),
+        ];
+        let row = |agent: &Agent| {
+            [
+                agent.id.clone(),
+                agent.name.clone(),
+                agent.platform.clone(),
+                agent.state().to_owned(),
+                agent.leases.to_string(),
+                agent.measurements.to_string(),
+                time_or_none(agent.seen_at_ms),
+            ]
+        };
+        table(columns, self.0.iter().map(row))
+    }
+}
+
+pub(super) async fn run(session: &Session, output: Output, args: AgentsArgs) -> anyhow::Result<()> {
+    let mut farm = session.operator().await?.farm();
+    let agents = match args.command.unwrap_or(AgentsCommand::List) {
+        AgentsCommand::List => {
+            let response = farm
+                .list_agents(unary(v1::ListAgentsRequest {}))
+                .await
+                .context("list the agents")?;
+            response.into_inner().agents
+        }
+        AgentsCommand::Drain { id, undo } => {
+            let request = v1::DrainAgentRequest {
+                agent_id: id.to_string(),
+                draining: !undo,
+            };
+            let response = farm
+                .drain_agent(unary(request))
+                .await
+                .context("drain the agent")?;
+            response.into_inner().agent.into_iter().collect()
+        }
+    };
+    output.show(&Agents(agents.into_iter().map(Agent::from).collect()))
+}

@@ -1,0 +1,293 @@
+//! `wattfarm campaigns`: what is being learned, and how far it is.
+
+use anyhow::Context as _;
+use serde::Serialize;
+use tonic::Request;
+use uuid::Uuid;
+use wattfarm_cost::Dtype;
+use wattfarm_proto::connect::{Connection, unary};
+use wattfarm_proto::convert::{dtype, required};
+use wattfarm_proto::error::FieldError;
+use wattfarm_proto::v1;
+
+use crate::args::CampaignsArgs;
+use crate::exit::{Exit, Failure};
+use crate::output::{Output, Report};
+use crate::render::number::{figure, time};
+use crate::render::table::{Column, table};
+use crate::session::Session;
+
+/// Where a campaign is on its way.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub(super) enum State {
+    Waiting,
+    Sampling,
+    Ready,
+    Converged,
+    Exhausted,
+    Cancelled,
+}
+
+impl State {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Waiting => "waiting",
+            Self::Sampling => "sampling",
+            Self::Ready => "ready",
+            Self::Converged => "converged",
+            Self::Exhausted => "exhausted",
+            Self::Cancelled => "cancelled",
+        }
+    }
+}
+
+impl TryFrom<i32> for State {
+    type Error = FieldError;
+
+    fn try_from(value: i32) -> Result<Self, FieldError> {
+        match v1::CampaignState::try_from(value) {
+            Ok(v1::CampaignState::Waiting) => Ok(Self::Waiting),
+            Ok(v1::CampaignState::Sampling) => Ok(Self::Sampling),
+            Ok(v1::CampaignState::Ready) => Ok(Self::Ready),
+            Ok(v1::CampaignState::Converged) => Ok(Self::Converged),
+            Ok(v1::CampaignState::Exhausted) => Ok(Self::Exhausted),
+            Ok(v1::CampaignState::Cancelled) => Ok(Self::Cancelled),
+            Ok(v1::CampaignState::Unspecified) | Err(_) => Err(FieldError::new(
+                "state",
+                format!("`{value}` is not a campaign's state"),
+            )),
+        }
+    }
+}
+
+/// How far one layer kind is.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+struct KindProgress {
+    kind: String,
+    /// Layers measured for the campaign.
+    samples: u64,
+    /// Cross-validated error of the newest model, in percent.
+    rmspe: Option<f64>,
+    model_version: Option<u64>,
+}
+
+impl From<v1::campaign::KindProgress> for KindProgress {
+    fn from(kind: v1::campaign::KindProgress) -> Self {
+        Self {
+            kind: kind.kind,
+            samples: kind.samples,
+            rmspe: kind.rmspe,
+            model_version: kind.model_version,
+        }
+    }
+}
+
+/// A campaign's budget.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+#[serde(rename_all = "snake_case")]
+enum Budget {
+    Jobs(u64),
+    Seconds(f64),
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub(super) struct Campaign {
+    id: String,
+    platform: String,
+    state: State,
+    /// Those asked for; empty: all.
+    kinds: Vec<String>,
+    dtype: Dtype,
+    target_error: Option<f64>,
+    budget: Budget,
+    excluded_layers: usize,
+    jobs_done: u64,
+    jobs_infeasible: u64,
+    jobs_parked: u64,
+    jobs_outstanding: u64,
+    seconds_measured: f64,
+    progress: Vec<KindProgress>,
+    waiting_because: Option<String>,
+    created_at_ms: u64,
+    ended_at_ms: Option<u64>,
+}
+
+impl TryFrom<v1::Campaign> for Campaign {
+    type Error = FieldError;
+
+    fn try_from(campaign: v1::Campaign) -> Result<Self, FieldError> {
+        let request = required("request", campaign.request)?;
+        let budget = required(
+            "request.budget",
+            request.budget.and_then(|budget| budget.budget),
+        )?;
+        let budget = match budget {
+            v1::campaign_request::budget::Budget::Jobs(jobs) => Budget::Jobs(jobs),
+            v1::campaign_request::budget::Budget::Seconds(seconds) => Budget::Seconds(seconds),
+        };
+        Ok(Self {
+            id: request.campaign_id,
+            platform: campaign.platform_slug,
+            state: campaign.state.try_into()?,
+            kinds: request.kinds,
+            dtype: dtype(request.dtype)?,
+            target_error: request.target_error,
+            budget,
+            excluded_layers: request.excluded_layers.len(),
+            jobs_done: campaign.jobs_done,
+            jobs_infeasible: campaign.jobs_infeasible,
+            jobs_parked: campaign.jobs_parked,
+            jobs_outstanding: campaign.jobs_outstanding,
+            seconds_measured: campaign.seconds_measured,
+            progress: campaign.kinds.into_iter().map(KindProgress::from).collect(),
+            waiting_because: Some(campaign.waiting_because).filter(|because| !because.is_empty()),
+            created_at_ms: campaign.created_at_ms,
+            ended_at_ms: campaign.ended_at_ms,
+        })
+    }
+}
+
+impl Campaign {
+    fn spent(&self) -> String {
+        match self.budget {
+            Budget::Seconds(seconds) => format!("{:.0} of {seconds:.0} s", self.seconds_measured),
+            Budget::Jobs(jobs) => format!("{} of {jobs} jobs", self.jobs_done),
+        }
+    }
+
+    /// The largest cross-validated error among the kinds that have a model, and how many of them have.
+    fn worst(&self) -> String {
+        let errors = || self.progress.iter().filter_map(|kind| kind.rmspe);
+        let of = format!("{} of {} kinds", errors().count(), self.progress.len());
+        match errors().max_by(f64::total_cmp) {
+            Some(worst) => format!("at most {} % in {of}", figure(worst)),
+            None => format!("{of} have a model"),
+        }
+    }
+}
+
+impl Report for Campaign {
+    fn text(&self) -> String {
+        let mut line = format!(
+            "{} on {}: {}, {} jobs done, {} outstanding, measured {}, error {}",
+            self.id,
+            self.platform,
+            self.state.name(),
+            self.jobs_done,
+            self.jobs_outstanding,
+            self.spent(),
+            self.worst(),
+        );
+        if let Some(because) = &self.waiting_because {
+            line.push_str(&format!("; waits: {because}"));
+        }
+        line
+    }
+}
+
+#[derive(Serialize)]
+#[serde(transparent)]
+struct Campaigns(Vec<Campaign>);
+
+impl Report for Campaigns {
+    fn text(&self) -> String {
+        let columns = [
+            Column::Left("campaign"),
+            Column::Left("platform"),
+            Column::Left("state"),
+            Column::Right("done"),
+            Column::Right("outstanding"),
+            Column::Right("measured"),
+            Column::Left("error"),
+            Column::Left("created"),
+            Column::Left("waits because"),
+        ];
+        let row = |campaign: &Campaign| {
+            [
+                campaign.id.clone(),
+                campaign.platform.clone(),
+                campaign.state.name().to_owned(),
+                campaign.jobs_done.to_string(),
+                campaign.jobs_outstanding.to_string(),
+                campaign.spent(),
+                campaign.worst(),
+                time(campaign.created_at_ms),
+                campaign.waiting_because.clone().unwrap_or_default(),
+            ]
+        };
+        table(columns, self.0.iter().map(row))
+    }
+}
+
+pub(super) async fn run(
+    session: &Session,
+    output: Output,
+    args: CampaignsArgs,
+) -> anyhow::Result<()> {
+    if let Some(id) = args.watch {
+        return watch(&session.designer().await?, output, id).await;
+    }
+    let mut farm = session.operator().await?.farm();
+    if let Some(id) = args.cancel {
+        let request = v1::CancelCampaignRequest {
+            campaign_id: id.to_string(),
+        };
+        let response = farm
+            .cancel_campaign(unary(request))
+            .await
+            .context("cancel the campaign")?;
+        return output.show(&Campaign::try_from(required(
+            "campaign",
+            response.into_inner().campaign,
+        )?)?);
+    }
+    let response = farm
+        .list_campaigns(unary(v1::ListCampaignsRequest {}))
+        .await
+        .context("list the campaigns")?;
+    let campaigns = response
+        .into_inner()
+        .campaigns
+        .into_iter()
+        .map(Campaign::try_from);
+    output.show(&Campaigns(campaigns.collect::<Result<_, _>>()?))
+}
+
+/// Shows the campaign whenever it changes, until it has ended.
+pub(super) async fn watch(connection: &Connection, output: Output, id: Uuid) -> anyhow::Result<()> {
+    let request = v1::WatchCampaignRequest {
+        campaign_id: id.to_string(),
+    };
+    let doing = || format!("watch the campaign {id}");
+    let mut updates = connection
+        .models()
+        .watch_campaign(Request::new(request))
+        .await
+        .with_context(doing)?
+        .into_inner();
+    let mut newest = None;
+    while let Some(update) = updates.message().await.with_context(doing)? {
+        let campaign = Campaign::try_from(required("campaign", update.campaign)?)?;
+        output.show_next(&campaign)?;
+        newest = Some(campaign);
+    }
+    ended(&newest.context("the coordinator said nothing of the campaign")?)
+}
+
+/// Whether a campaign that has ended brought what was asked for.
+fn ended(campaign: &Campaign) -> anyhow::Result<()> {
+    let unfinished = |message: String| Err(Failure::new(Exit::Unfinished, message).into());
+    match (campaign.state, campaign.target_error) {
+        (State::Converged, _) | (State::Exhausted, None) => Ok(()),
+        (State::Exhausted, Some(target)) => unfinished(format!(
+            "the budget is spent before every kind's error is at most {target} %"
+        )),
+        (State::Cancelled, _) => unfinished("the campaign was cancelled".to_owned()),
+        (State::Waiting | State::Sampling | State::Ready, _) => Err(Failure::new(
+            Exit::Unreachable,
+            "the coordinator stopped before the campaign had ended",
+        )
+        .into()),
+    }
+}

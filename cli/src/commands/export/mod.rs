@@ -1,0 +1,189 @@
+//! `wattfarm export`: every measurement in files that other programs read.
+//!
+//! One file for each layer kind, `networks` for whole networks, and `platforms.ndjson`, which says what each platform is.
+
+mod columns;
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::io::Write as _;
+use std::path::{Path, PathBuf};
+
+use anyhow::Context as _;
+use serde::Serialize;
+use wattfarm_cost::{Hash, Measurement, Platform, Subject};
+
+use crate::args::ExportArgs;
+use crate::farm::{Export, PlatformNames};
+use crate::files::NewFile;
+use crate::output::note;
+use crate::render::number::short;
+use crate::session::Session;
+
+/// How a measurement is written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Encoding {
+    /// A row of figures. A kind's columns are in [`columns`].
+    Csv,
+    /// A line of JSON with everything, raw samples included.
+    Ndjson,
+}
+
+pub(super) async fn run(session: &Session, args: ExportArgs) -> anyhow::Result<()> {
+    let encoding = if args.encoding == "csv" {
+        Encoding::Csv
+    } else {
+        Encoding::Ndjson
+    };
+    let connection = session.operator().await?;
+    let mut export =
+        Export::open(&connection, args.platform.as_deref().unwrap_or_default()).await?;
+    fs::create_dir_all(&args.output)
+        .with_context(|| format!("create {}", args.output.display()))?;
+    let mut folder = Folder::new(&args.output, encoding);
+    while let Some(batch) = export.next().await? {
+        if let Some(platform) = batch.platform {
+            folder.introduce(platform)?;
+        }
+        for measurement in &batch.measurements {
+            folder.add(measurement)?;
+        }
+    }
+    let (measurements, files) = folder.finish()?;
+    note(format!(
+        "{measurements} measurements in {files} files in {}",
+        args.output.display()
+    ));
+    Ok(())
+}
+
+/// The files in the making.
+struct Folder {
+    path: PathBuf,
+    encoding: Encoding,
+    slugs: BTreeMap<Hash, String>,
+    platforms: Option<NewFile>,
+    files: BTreeMap<&'static str, Table>,
+    measurements: u64,
+}
+
+/// A file of measurements that have the same columns.
+enum Table {
+    Csv(Box<csv::Writer<NewFile>>),
+    Ndjson(NewFile),
+}
+
+/// A line of `platforms.ndjson`.
+#[derive(Serialize)]
+struct PlatformLine<'a> {
+    slug: &'a str,
+    hash: Hash,
+    platform: &'a Platform,
+}
+
+impl Folder {
+    fn new(path: &Path, encoding: Encoding) -> Self {
+        Self {
+            path: path.to_owned(),
+            encoding,
+            slugs: BTreeMap::new(),
+            platforms: None,
+            files: BTreeMap::new(),
+            measurements: 0,
+        }
+    }
+
+    fn introduce(&mut self, names: PlatformNames) -> anyhow::Result<()> {
+        let file = match &mut self.platforms {
+            Some(file) => file,
+            none => none.insert(NewFile::create(&self.path.join("platforms.ndjson"))?),
+        };
+        write_line(
+            file,
+            &PlatformLine {
+                slug: &names.slug,
+                hash: names.hash,
+                platform: &names.platform,
+            },
+        )?;
+        self.slugs.insert(names.hash, names.slug);
+        Ok(())
+    }
+
+    fn add(&mut self, measurement: &Measurement) -> anyhow::Result<()> {
+        let name = match &measurement.subject {
+            Subject::Layer(layer) => layer.kind().name(),
+            Subject::Network(_) => "networks",
+        };
+        if !self.files.contains_key(name) {
+            let table = Table::create(&self.path, name, self.encoding, &measurement.subject)?;
+            self.files.insert(name, table);
+        }
+        // A platform that was not introduced is the coordinator's slip; its hash still tells which it is.
+        let hash = measurement.platform.to_string();
+        let slug = self
+            .slugs
+            .get(&measurement.platform)
+            .map_or_else(|| short(&hash), String::as_str);
+        self.measurements += 1;
+        self.files
+            .get_mut(name)
+            .expect("made above")
+            .add(measurement, slug)
+    }
+
+    /// Puts every file in its place; returns how many measurements, and how many files.
+    fn finish(self) -> anyhow::Result<(u64, usize)> {
+        let files = self.files.len() + usize::from(self.platforms.is_some());
+        for table in self.files.into_values() {
+            table.finish()?;
+        }
+        if let Some(platforms) = self.platforms {
+            platforms.finish()?;
+        }
+        Ok((self.measurements, files))
+    }
+}
+
+impl Table {
+    fn create(
+        folder: &Path,
+        name: &str,
+        encoding: Encoding,
+        subject: &Subject,
+    ) -> anyhow::Result<Self> {
+        match encoding {
+            Encoding::Ndjson => Ok(Self::Ndjson(NewFile::create(
+                &folder.join(format!("{name}.ndjson")),
+            )?)),
+            Encoding::Csv => {
+                let mut writer =
+                    csv::Writer::from_writer(NewFile::create(&folder.join(format!("{name}.csv")))?);
+                writer.write_record(columns::header(subject))?;
+                Ok(Self::Csv(Box::new(writer)))
+            }
+        }
+    }
+
+    fn add(&mut self, measurement: &Measurement, slug: &str) -> anyhow::Result<()> {
+        match self {
+            Self::Csv(writer) => Ok(writer.write_record(columns::row(measurement, slug))?),
+            Self::Ndjson(file) => write_line(file, measurement),
+        }
+    }
+
+    fn finish(self) -> anyhow::Result<()> {
+        match self {
+            Self::Csv(writer) => writer
+                .into_inner()
+                .map_err(csv::IntoInnerError::into_error)?
+                .finish(),
+            Self::Ndjson(file) => file.finish(),
+        }
+    }
+}
+
+fn write_line(file: &mut NewFile, value: &impl Serialize) -> anyhow::Result<()> {
+    serde_json::to_writer(&mut *file, value)?;
+    Ok(file.write_all(b"\n")?)
+}

@@ -1,0 +1,42 @@
+//! The commands. Each asks, and shows what it got.
+
+mod agents;
+mod campaigns;
+mod export;
+mod fetch;
+mod jobs;
+mod measure;
+mod networks;
+mod platforms;
+mod predict;
+mod request;
+mod token;
+
+use crate::args::{Args, Command};
+use crate::demo;
+use crate::output::Output;
+use crate::session::Session;
+
+/// Does what the command line asks.
+pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
+    let session = Session::new(args.coordinator, args.operator_key_file);
+    let output = if args.format == "json" {
+        Output::Json
+    } else {
+        Output::Text
+    };
+    match args.command {
+        Command::Token(command) => token::run(&session, output, command).await,
+        Command::Agents(args) => agents::run(&session, output, args).await,
+        Command::Platforms => platforms::run(&session, output).await,
+        Command::Campaigns(args) => campaigns::run(&session, output, args).await,
+        Command::Jobs(args) => jobs::run(&session, output, args).await,
+        Command::Request(args) => request::run(&session, output, args).await,
+        Command::Fetch(args) => fetch::run(&session, args).await,
+        Command::Predict(args) => predict::run(&session, output, args).await,
+        Command::Measure(args) => measure::run(&session, output, args).await,
+        Command::Networks(args) => networks::run(output, &args),
+        Command::Export(args) => export::run(&session, args).await,
+        Command::Demo(args) => demo::run(output, args).await,
+    }
+}

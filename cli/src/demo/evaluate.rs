@@ -1,0 +1,215 @@
+//! Judging the models: networks none of whose layers were measured, predicted, and then measured as a whole.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use anyhow::bail;
+use tokio::time::timeout;
+use wattfarm_cost::model::{ModelSet, NetworkPrediction, Target};
+use wattfarm_cost::{Dtype, Hash, Kind, Network};
+
+use super::setup::Farm;
+use crate::output::note;
+use crate::render::number::{figure, figure_or_none};
+use crate::{farm, network};
+
+/// How long one network may take to be measured.
+const PATIENCE: Duration = Duration::from_secs(300);
+
+/// The batch that networks are judged at, and another whose layers are not sampled either: they are those of the first
+/// but for their batch, and would make it too easy.
+const BATCHES: [u64; 2] = [1, 8];
+
+/// The networks to judge by.
+pub(super) struct Contest {
+    /// At the batch that they are judged at.
+    pub(super) networks: Vec<Network>,
+    /// The hashes of layers that may not be sampled.
+    pub(super) excluded: BTreeSet<Hash>,
+}
+
+impl Contest {
+    pub(super) fn new(names: &[String]) -> anyhow::Result<Self> {
+        let [judged, _] = BATCHES;
+        let mut contest = Self {
+            networks: Vec::new(),
+            excluded: BTreeSet::new(),
+        };
+        for name in names {
+            contest
+                .networks
+                .push(network::build(name, Some(judged), Dtype::F32)?);
+            for network in network::build_batches(name, &BATCHES, Dtype::F32)? {
+                contest
+                    .excluded
+                    .extend(network.layers().map(|(_, layer)| layer.hash()));
+            }
+        }
+        Ok(contest)
+    }
+
+    /// Refuses models that have seen a layer they are to be judged by.
+    pub(super) fn check(&self, measured: &BTreeSet<Hash>) -> anyhow::Result<()> {
+        for network in &self.networks {
+            if let Some((name, layer)) = network
+                .layers()
+                .find(|(_, layer)| measured.contains(&layer.hash()))
+            {
+                bail!(
+                    "the comparison would not be fair: layer `{name}` of {} has been measured by itself ({layer}). \
+                     `make demo-clean` forgets what earlier runs measured",
+                    network.name()
+                );
+            }
+        }
+        Ok(())
+    }
+}
+
+/// A network's time as measured, in ms.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct MeasuredTime {
+    pub(super) median_ms: f64,
+    /// Ends of the median's 95 % interval.
+    pub(super) low_ms: f64,
+    pub(super) high_ms: f64,
+    pub(super) repetitions: u32,
+}
+
+/// A network's prediction beside its measurement.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct NetworkResult {
+    pub(super) prediction: NetworkPrediction,
+    /// Or why there is none.
+    pub(super) measured: Result<MeasuredTime, String>,
+}
+
+impl NetworkResult {
+    /// By how much the prediction is off, in percent of what was measured.
+    pub(super) fn error_percent(&self) -> Option<f64> {
+        let measured = self.measured.as_ref().ok()?.median_ms;
+        Some(100.0 * (self.prediction.total.runtime_ms? - measured) / measured)
+    }
+}
+
+/// How good a kind's model is.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct KindResult {
+    pub(super) kind: Kind,
+    /// Measurements that it was fitted to.
+    pub(super) samples: u64,
+    pub(super) terms: usize,
+    /// Cross-validated, in percent.
+    pub(super) rmspe: f64,
+    pub(super) medape: f64,
+}
+
+/// The runtime models, in the kinds' order.
+pub(super) fn kinds(models: &ModelSet) -> Vec<KindResult> {
+    let found = |kind| {
+        models
+            .model(kind, Dtype::F32, Target::RuntimeMs)
+            .map(|model| (kind, model))
+    };
+    let result = |(kind, model): (Kind, &wattfarm_cost::Model)| KindResult {
+        kind,
+        samples: model.provenance.samples,
+        terms: model.terms.len(),
+        rmspe: model.validation.rmspe,
+        medape: model.validation.medape,
+    };
+    Kind::ALL
+        .into_iter()
+        .filter_map(found)
+        .map(result)
+        .collect()
+}
+
+/// Predicts every network, then measures it.
+pub(super) async fn networks(farm: &Farm, contest: &Contest) -> anyhow::Result<Vec<NetworkResult>> {
+    let mut results = Vec::with_capacity(contest.networks.len());
+    for network in &contest.networks {
+        let prediction = farm::predict(&farm.connection, &farm.platform, network).await?;
+        let measured = match timeout(PATIENCE, measure(farm, network)).await {
+            Ok(measured) => measured?,
+            Err(_) => Err(format!("no answer within {} s", PATIENCE.as_secs())),
+        };
+        let result = NetworkResult {
+            prediction,
+            measured,
+        };
+        let predicted = figure_or_none(result.prediction.total.runtime_ms);
+        let measured = match &result.measured {
+            Ok(time) => format!("measured {} ms", figure(time.median_ms)),
+            Err(because) => format!("not measured: {because}"),
+        };
+        note(format!(
+            "{}: predicted {predicted} ms, {measured}",
+            network.name()
+        ));
+        results.push(result);
+    }
+    Ok(results)
+}
+
+/// Measures a network once more than it has been.
+async fn measure(farm: &Farm, network: &Network) -> anyhow::Result<Result<MeasuredTime, String>> {
+    let networks = std::slice::from_ref(network);
+    let waiting = |because: &str| note(format!("{} waits: {because}", network.name()));
+    let there = farm::measure(&farm.connection, &farm.platform, networks, 0, waiting)
+        .await?
+        .of(network)
+        .len();
+    let wanted = u32::try_from(there)?.saturating_add(1);
+    let measured =
+        farm::measure(&farm.connection, &farm.platform, networks, wanted, waiting).await?;
+    let because = || {
+        measured
+            .failure(network)
+            .unwrap_or("the coordinator sent no measurement")
+            .to_owned()
+    };
+    Ok(match measured.of(network).get(there..) {
+        Some([.., newest]) => {
+            let runtime = &newest.reading.runtime;
+            Ok(MeasuredTime {
+                median_ms: runtime.median_ms,
+                low_ms: runtime.low_ms,
+                high_ms: runtime.high_ms,
+                repetitions: runtime.repetitions,
+            })
+        }
+        Some([]) | None => Err(because()),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn both_batches_are_excluded_and_one_is_judged() {
+        let contest = Contest::new(&["resnet18".to_owned()]).expect("built in");
+        for batch in BATCHES {
+            let network = network::build("resnet18", Some(batch), Dtype::F32).expect("built in");
+            assert!(
+                network
+                    .layers()
+                    .all(|(_, layer)| contest.excluded.contains(&layer.hash()))
+            );
+        }
+        assert_eq!(contest.networks.len(), 1);
+        assert_eq!(contest.networks[0].batch(), 1);
+    }
+
+    #[test]
+    fn a_measured_layer_spoils_the_contest() {
+        let contest = Contest::new(&["resnet18".to_owned()]).expect("built in");
+        assert!(contest.check(&BTreeSet::new()).is_ok());
+        let (_, layer) = contest.networks[0].layers().next().expect("has layers");
+        let error = contest
+            .check(&BTreeSet::from([layer.hash()]))
+            .expect_err("it has been measured");
+        assert!(error.to_string().contains("resnet18"));
+    }
+}

@@ -1,0 +1,187 @@
+//! The report as one page that needs nothing else.
+
+use std::collections::BTreeMap;
+
+use maud::{DOCTYPE, Markup, PreEscaped, html};
+use wattfarm_cost::Kind;
+
+use super::Evaluation;
+use super::chart::{Pair, Stack, pairs, stacks};
+use crate::demo::evaluate::NetworkResult;
+use crate::render::number::{NONE, figure, figure_or_none, interval, signed_percent};
+
+/// The page's style sheet.
+pub(super) const STYLE: &str = include_str!("style.css");
+
+/// The page.
+pub(in crate::demo) fn html(evaluation: &Evaluation) -> String {
+    let page = html! {
+        (DOCTYPE)
+        html lang="en" {
+            head {
+                meta charset="utf-8";
+                meta name="viewport" content="width=device-width, initial-scale=1";
+                title { "Wattfarm on " (evaluation.platform) }
+                style { (PreEscaped(STYLE)) }
+            }
+            body {
+                (summary(evaluation))
+                (comparison(evaluation))
+                (breakdown(evaluation))
+                (kinds(evaluation))
+                (layers(evaluation))
+            }
+        }
+    };
+    page.into_string()
+}
+
+fn summary(evaluation: &Evaluation) -> Markup {
+    let seconds = &evaluation.seconds;
+    html! {
+        section {
+            h1 { "Predicted and measured on " (evaluation.platform) }
+            p.headline {
+                "Root mean square error over " (evaluation.networks.len()) " networks: "
+                strong { (evaluation.runtime_rmspe_percent().map_or_else(|| NONE.to_owned(), figure)) " %" }
+            }
+            p { (evaluation.fairness()) }
+            p.faint {
+                (evaluation.finished_at.strftime("%Y-%m-%d %H:%M UTC").to_string()) ". "
+                (format!("{:.0} s", seconds.total)) " in all: set-up " (format!("{:.0} s", seconds.setup))
+                ", measuring layers " (format!("{:.0} s", seconds.measuring))
+                " (the agent was busy for " (format!("{:.1} %", evaluation.duty_percent)) " of it), last fit "
+                (format!("{:.0} s", seconds.fitting)) ", whole networks " (format!("{:.0} s", seconds.networks)) "."
+            }
+        }
+    }
+}
+
+fn comparison(evaluation: &Evaluation) -> Markup {
+    html! {
+        section {
+            h2 { "Networks, one forward pass" }
+            p.faint { "Grey: measured. Blue: predicted, with the sum of its layers' 90 % intervals." }
+            (pairs(&evaluation.networks.iter().map(pair).collect::<Vec<_>>()))
+            div.wide {
+                table {
+                    tr {
+                        th { "network" } th { "batch" } th { "predicted ms" } th { "90 % interval" }
+                        th { "measured ms" } th { "95 % interval" } th { "repetitions" } th { "error %" }
+                    }
+                    @for network in &evaluation.networks { (row(network)) }
+                }
+            }
+            @for network in &evaluation.networks { (remarks(network)) }
+        }
+    }
+}
+
+/// What a reader of one network's row must know.
+fn remarks(network: &NetworkResult) -> Markup {
+    let (name, warnings) = (&network.prediction.network, &network.prediction.warnings);
+    html! {
+        @if let Err(because) = &network.measured { p { (name) " was not measured: " (because) } }
+        @if !warnings.is_empty() {
+            details {
+                summary { (name) ": " (warnings.len()) " warnings" }
+                ul { @for warning in warnings { li { (warning) } } }
+            }
+        }
+    }
+}
+
+fn pair(network: &NetworkResult) -> Pair {
+    let total = &network.prediction.total;
+    let error = network
+        .error_percent()
+        .map_or_else(String::new, |error| format!(" ({error:+.1} %)"));
+    Pair {
+        name: network.prediction.network.clone(),
+        measured: network.measured.as_ref().ok().map(|time| time.median_ms),
+        predicted: total.runtime_ms,
+        range: total.runtime_ms_low.zip(total.runtime_ms_high),
+        label: format!("{} ms{error}", figure_or_none(total.runtime_ms)),
+    }
+}
+
+fn row(network: &NetworkResult) -> Markup {
+    let (total, measured) = (&network.prediction.total, network.measured.as_ref().ok());
+    html! {
+        tr {
+            td { (network.prediction.network) }
+            td { (network.prediction.batch) }
+            td { (figure_or_none(total.runtime_ms)) }
+            td { (interval(total.runtime_ms_low, total.runtime_ms_high)) }
+            td { (figure_or_none(measured.map(|time| time.median_ms))) }
+            td { (interval(measured.map(|time| time.low_ms), measured.map(|time| time.high_ms))) }
+            td { (measured.map_or_else(|| NONE.to_owned(), |time| time.repetitions.to_string())) }
+            td { (signed_percent(network.error_percent())) }
+        }
+    }
+}
+
+fn breakdown(evaluation: &Evaluation) -> Markup {
+    html! {
+        section {
+            h2 { "Where the time goes, by layer kind" }
+            p.faint { "Shares of each network's predicted time." }
+            (stacks(&evaluation.networks.iter().map(stack).collect::<Vec<_>>()))
+        }
+    }
+}
+
+fn stack(network: &NetworkResult) -> Stack {
+    let mut parts: BTreeMap<Kind, f64> = BTreeMap::new();
+    for layer in &network.prediction.layers {
+        if let Some(runtime) = layer.runtime_ms {
+            *parts.entry(layer.kind).or_default() += runtime;
+        }
+    }
+    Stack {
+        name: network.prediction.network.clone(),
+        parts: parts
+            .into_iter()
+            .map(|(kind, ms)| (kind.to_string(), ms))
+            .collect(),
+    }
+}
+
+fn kinds(evaluation: &Evaluation) -> Markup {
+    html! {
+        section {
+            h2 { "The models" }
+            p.faint { "Errors are cross-validated: over layers that the fit had not seen." }
+            table {
+                tr { th { "kind" } th { "samples" } th { "terms" } th { "RMSPE %" } th { "median error %" } }
+                @for kind in &evaluation.kinds {
+                    tr {
+                        td { (kind.kind) } td { (kind.samples) } td { (kind.terms) }
+                        td { (figure(kind.rmspe)) } td { (figure(kind.medape)) }
+                    }
+                }
+            }
+        }
+    }
+}
+
+fn layers(evaluation: &Evaluation) -> Markup {
+    html! {
+        @if let Some(shown) = evaluation.shown() {
+            section {
+                h2 { "Every layer of " (shown.prediction.network) }
+                div.wide {
+                    table {
+                        tr { th { "layer" } th { "kind" } th { "ms" } th { "90 % interval" } }
+                        @for layer in &shown.prediction.layers {
+                            tr {
+                                td { (layer.name) } td { (layer.kind) } td { (figure_or_none(layer.runtime_ms)) }
+                                td { (interval(layer.runtime_ms_low, layer.runtime_ms_high)) }
+                            }
+                        }
+                    }
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,129 @@
+//! Amounts as people type them: `90s`, `1h30m`, `500`.
+
+use std::fmt;
+use std::str::FromStr;
+
+/// A text that is no amount.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum QuantityError {
+    /// Not a sequence of numbers with units.
+    #[error("`{0}` is not a duration, such as `90s`, `5m`, `1h30m` or `1d`")]
+    Duration(String),
+    /// Neither a number of jobs nor a duration.
+    #[error("`{0}` is neither a number of jobs, such as `500`, nor a duration, such as `30m`")]
+    Budget(String),
+}
+
+/// A positive number of whole seconds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Duration {
+    pub(crate) seconds: u64,
+}
+
+impl Duration {
+    /// Ten years: beyond that, somebody meant something else.
+    const SECONDS_MAX: u64 = 10 * 365 * 86_400;
+    /// The units, longest first.
+    const UNITS: [(char, u64); 4] = [('d', 86_400), ('h', 3_600), ('m', 60), ('s', 1)];
+}
+
+/// Numbers with units, longest unit first, each at most once.
+impl FromStr for Duration {
+    type Err = QuantityError;
+    fn from_str(text: &str) -> Result<Self, QuantityError> {
+        let refused = || QuantityError::Duration(text.to_owned());
+        let mut rest = text;
+        let mut seconds = 0u64;
+        for (unit, unit_seconds) in Self::UNITS {
+            let Some((number, after)) = rest.split_once(unit) else {
+                continue;
+            };
+            let number: u64 = number.parse().map_err(|_| refused())?;
+            let part = number.checked_mul(unit_seconds).ok_or_else(refused)?;
+            seconds = seconds.checked_add(part).ok_or_else(refused)?;
+            rest = after;
+        }
+        match rest.is_empty() && (1..=Self::SECONDS_MAX).contains(&seconds) {
+            true => Ok(Self { seconds }),
+            false => Err(refused()),
+        }
+    }
+}
+
+impl fmt::Display for Duration {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut rest = self.seconds;
+        for (unit, unit_seconds) in Self::UNITS {
+            if rest >= unit_seconds {
+                write!(f, "{}{unit}", rest / unit_seconds)?;
+                rest %= unit_seconds;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// What a campaign may spend.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Budget {
+    /// So many jobs.
+    Jobs(u64),
+    /// So much measuring, summed over agents.
+    Time(Duration),
+}
+
+impl FromStr for Budget {
+    type Err = QuantityError;
+    fn from_str(text: &str) -> Result<Self, QuantityError> {
+        match (text.parse(), text.parse()) {
+            (Ok(jobs), _) if jobs > 0 => Ok(Self::Jobs(jobs)),
+            (_, Ok(time)) => Ok(Self::Time(time)),
+            (_, Err(_)) => Err(QuantityError::Budget(text.to_owned())),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn durations_read_and_write() {
+        for (text, seconds) in [
+            ("90s", 90),
+            ("5m", 300),
+            ("1h30m", 5_400),
+            ("1d", 86_400),
+            ("2d1s", 172_801),
+        ] {
+            let duration: Duration = text.parse().expect("a duration");
+            assert_eq!(duration.seconds, seconds, "{text}");
+            assert_eq!(duration.to_string().parse(), Ok(duration), "{text}");
+        }
+        for text in [
+            "",
+            "5",
+            "m",
+            "0s",
+            "-5m",
+            "5m5",
+            "30s5m",
+            "5m5m",
+            "1.5h",
+            "5 m",
+            "99999999999999999999d",
+            "4000d",
+        ] {
+            assert!(text.parse::<Duration>().is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_plain_number_is_a_budget_of_jobs() {
+        assert_eq!("500".parse(), Ok(Budget::Jobs(500)));
+        assert_eq!("30m".parse(), Ok(Budget::Time(Duration { seconds: 1_800 })));
+        for text in ["0", "-1", "many", ""] {
+            assert!(text.parse::<Budget>().is_err(), "{text}");
+        }
+    }
+}

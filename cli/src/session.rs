@@ -1,0 +1,54 @@
+//! The coordinator that a command talks to, and as whom.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use anyhow::Context as _;
+use wattfarm_proto::connect::Connection;
+
+use crate::exit::{Exit, Failure};
+
+/// Where the coordinator is, and where the operator's key. Nothing is read or opened before a command asks for it.
+pub(crate) struct Session {
+    coordinator: String,
+    operator_key_file: Option<PathBuf>,
+}
+
+impl Session {
+    pub(crate) fn new(coordinator: String, operator_key_file: Option<PathBuf>) -> Self {
+        Self {
+            coordinator,
+            operator_key_file,
+        }
+    }
+
+    /// Connects as whoever designs networks: without a credential.
+    pub(crate) async fn designer(&self) -> anyhow::Result<Connection> {
+        Ok(Connection::open(&self.coordinator, None).await?)
+    }
+
+    /// Connects as the farm's operator.
+    pub(crate) async fn operator(&self) -> anyhow::Result<Connection> {
+        let missing = "this is the operator's: name the file with the key by --operator-key-file or \
+                       WATTFARM_OPERATOR_KEY_FILE (the coordinator wrote it: STORE/operator.key)";
+        let path = self
+            .operator_key_file
+            .as_deref()
+            .ok_or_else(|| Failure::new(Exit::Refused, missing))?;
+        Ok(Connection::open(&self.coordinator, Some(&operator_key(path)?)).await?)
+    }
+}
+
+/// The operator's key in a file.
+pub(crate) fn operator_key(path: &Path) -> anyhow::Result<String> {
+    let unreadable = || {
+        Failure::new(
+            Exit::Usage,
+            format!("read the operator's key from {}", path.display()),
+        )
+    };
+    Ok(fs::read_to_string(path)
+        .with_context(unreadable)?
+        .trim()
+        .to_owned())
+}

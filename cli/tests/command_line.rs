@@ -1,0 +1,274 @@
+//! The command as scripts use it: what it prints, and how it ends.
+
+use std::path::Path;
+use std::process::{Command, Output};
+
+use wattfarm_cost::measurement::Recipe;
+use wattfarm_cost::model::{Model, ModelKey, Provenance, Scale, Validation};
+use wattfarm_cost::platform::Device;
+use wattfarm_cost::{Dtype, Kind, ModelSet, Platform, Target};
+
+/// Runs the command with nothing from the surrounding environment.
+fn wattfarm(arguments: &[&str]) -> Output {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_wattfarm"));
+    command
+        .args(arguments)
+        .env_remove("WATTFARM_COORDINATOR")
+        .env_remove("WATTFARM_OPERATOR_KEY_FILE");
+    command.output().expect("the command runs")
+}
+
+fn exit_code(output: &Output) -> i32 {
+    output.status.code().expect("no signal ended it")
+}
+
+fn text(bytes: &[u8]) -> &str {
+    std::str::from_utf8(bytes).expect("UTF-8")
+}
+
+/// Models of every kind: 0.01 ms, and 1 ms for a thousand million operations.
+fn write_models(path: &Path) {
+    let cpu = Device::Cpu {
+        model: "test".to_owned(),
+        threads: 1,
+        instruction_set: "AVX2".to_owned(),
+    };
+    let platform = Platform {
+        device: cpu,
+        libtorch: "2.11.0".to_owned(),
+    };
+    let model = |kind| Model {
+        key: ModelKey {
+            platform: platform.hash(),
+            kind,
+            dtype: Dtype::F32,
+            target: Target::RuntimeMs,
+        },
+        version: 1,
+        scale: Scale {
+            constant: 0.01,
+            per_flop: 1e-9,
+            per_byte: 0.0,
+        },
+        intercept: 0.0,
+        terms: vec![],
+        correction_min: 0.0,
+        correction_max: 0.0,
+        domain: vec![],
+        validation: Validation {
+            folds: 10,
+            rmspe: 5.0,
+            mape: 4.0,
+            medape: 3.0,
+            log_residual_low: -0.1,
+            log_residual_high: 0.1,
+        },
+        provenance: Provenance {
+            recipe: Recipe::LayerInNetwork1,
+            samples: 10,
+            distinct: 10,
+            through_sequence: 10,
+            trainer_version: "test".to_owned(),
+        },
+    };
+    // One kind without a model: it must show.
+    let kinds = Kind::ALL.into_iter().filter(|kind| *kind != Kind::Dropout);
+    let models = ModelSet::new(
+        platform.slug(),
+        platform.clone(),
+        kinds.map(model).collect(),
+    );
+    std::fs::write(path, serde_json::to_vec(&models).expect("serializes")).expect("written");
+}
+
+#[test]
+fn predicts_offline() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("models.json");
+    write_models(&path);
+    let models = path.to_str().expect("UTF-8");
+
+    let one = wattfarm(&[
+        "predict", "resnet18", "--models", models, "--batch", "8", "--format", "json",
+    ]);
+    assert_eq!(exit_code(&one), 0, "{}", text(&one.stderr));
+    let mut json: serde_json::Value = serde_json::from_slice(&one.stdout).expect("JSON");
+    let layers = json["layers"].as_array_mut().expect("an array");
+    assert!(layers.len() > 40);
+    // One layer shows the shape of them all.
+    layers.truncate(1);
+    insta::assert_snapshot!(serde_json::to_string_pretty(&json).expect("serializes"), @r#"
+    {
+      "batch": 8,
+      "layers": [
+        {
+          "bytes": 30544640,
+          "energy_mj": null,
+          "flops": 1888223232,
+          "hash": "0bb073788cbe4c933919039dd4d4f745fc4f2994768770731df4a34cf0adeefb",
+          "kind": "conv2d",
+          "name": "conv1",
+          "power_w": null,
+          "runtime_ms": 1.898223232,
+          "runtime_ms_high": 2.0978611120219632,
+          "runtime_ms_low": 1.7175834080987542
+        }
+      ],
+      "network": "resnet18",
+      "platform": "test-avx2-1t-torch2.11.0",
+      "total": {
+        "energy_mj": null,
+        "energy_mj_per_item": null,
+        "flops": 29104062272,
+        "parameters": 11699112,
+        "power_w": null,
+        "runtime_ms": 29.794062272000012,
+        "runtime_ms_high": 32.927531154349246,
+        "runtime_ms_low": 26.958782378999086
+      },
+      "warnings": []
+    }
+    "#);
+
+    let two = wattfarm(&[
+        "--format", "json", "predict", "resnet18", "--models", models, "--batch", "1,8",
+    ]);
+    let json: serde_json::Value = serde_json::from_slice(&two.stdout).expect("JSON");
+    let batches: Vec<_> = json
+        .as_array()
+        .expect("an array")
+        .iter()
+        .map(|one| one["batch"].clone())
+        .collect();
+    assert_eq!(batches, [1, 8]);
+}
+
+#[test]
+fn a_kind_without_a_model_is_a_warning() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("models.json");
+    write_models(&path);
+    let output = wattfarm(&[
+        "predict",
+        "neuralpower/alexnet",
+        "--models",
+        path.to_str().expect("UTF-8"),
+    ]);
+    assert_eq!(exit_code(&output), 0, "{}", text(&output.stderr));
+    assert!(
+        text(&output.stdout).contains("warning: no model for dropout"),
+        "{}",
+        text(&output.stdout)
+    );
+}
+
+#[test]
+fn an_unknown_network_is_exit_code_4() {
+    for arguments in [
+        &["predict", "resnet19", "--platform", "any"][..],
+        &["measure", "resnet19", "--platform", "any"],
+        &["networks", "resnet19"],
+        &[
+            "request",
+            "--platform",
+            "any",
+            "--exclude",
+            "resnet18,resnet19@8",
+        ],
+    ] {
+        let output = wattfarm(arguments);
+        assert_eq!(exit_code(&output), 4, "{arguments:?}");
+        assert!(output.stdout.is_empty());
+        assert!(text(&output.stderr).starts_with("error: `resnet19` is not a built-in network"));
+    }
+}
+
+#[test]
+fn an_unreachable_coordinator_is_exit_code_3() {
+    // A port that was free a moment ago.
+    let address =
+        std::net::TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr());
+    let address = address.expect("a port").to_string();
+    let output = wattfarm(&["platforms", "--coordinator", &address]);
+    assert_eq!(exit_code(&output), 3);
+    assert!(
+        text(&output.stderr)
+            .starts_with(&format!("error: connect to the coordinator at {address}"))
+    );
+}
+
+#[test]
+fn a_wrong_command_line_is_exit_code_2() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let missing = folder.path().join("models.json");
+    for arguments in [
+        &["predict", "resnet18"][..],
+        &[
+            "predict",
+            "resnet18",
+            "--models",
+            missing.to_str().expect("UTF-8"),
+        ],
+        &["predict", "resnet18", "--platform", "any", "--batch", "0"],
+        &["request", "--platform", "any", "--budget", "much"],
+        &["request", "--platform", "any", "--kinds", "conv9d"],
+        &["networks", "resnet18@many"],
+        &["jobs", "--format", "csv"],
+        &[
+            "agents",
+            "--operator-key-file",
+            missing.to_str().expect("UTF-8"),
+        ],
+    ] {
+        let output = wattfarm(arguments);
+        assert_eq!(
+            exit_code(&output),
+            2,
+            "{arguments:?}: {}",
+            text(&output.stderr)
+        );
+    }
+}
+
+#[test]
+fn what_is_the_operators_wants_the_key() {
+    for arguments in [
+        &["agents"][..],
+        &["jobs"],
+        &["campaigns"],
+        &["token", "create"],
+    ] {
+        let output = wattfarm(arguments);
+        assert_eq!(exit_code(&output), 5, "{arguments:?}");
+    }
+}
+
+#[test]
+fn formats_may_stand_before_or_behind_the_command() {
+    for arguments in [
+        &["--format", "json", "networks"][..],
+        &["networks", "--format", "json"],
+    ] {
+        let output = wattfarm(arguments);
+        let json: serde_json::Value = serde_json::from_slice(&output.stdout).expect("JSON");
+        assert!(
+            json.as_array()
+                .expect("an array")
+                .iter()
+                .any(|network| network["name"] == "resnet18")
+        );
+    }
+}
+
+/// `export` has its own `--format` in the place of the global one.
+#[test]
+fn export_writes_csv_or_ndjson() {
+    for format in ["csv", "ndjson"] {
+        let output = wattfarm(&["export", "-o", "unused", "--format", format]);
+        assert_eq!(exit_code(&output), 5, "{}", text(&output.stderr));
+    }
+    assert_eq!(
+        exit_code(&wattfarm(&["export", "-o", "unused", "--format", "text"])),
+        2
+    );
+}

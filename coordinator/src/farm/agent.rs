@@ -1,0 +1,225 @@
+//! Agents: how they enrol, how they are recognised, how they are drained.
+
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+use wattfarm_cost::id::AgentId;
+use wattfarm_cost::{Hash, Platform};
+
+use super::{Change, Event, Farm, Refusal, SecretHash, Timestamp};
+
+/// An agent counts as connected for this long after it called: a little over the longest wait for a job.
+const CONNECTED: Duration = Duration::from_secs(30);
+
+/// A right to enrol one agent.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Token {
+    /// What the operator noted.
+    pub note: String,
+    /// When it ends.
+    pub expires_at: Timestamp,
+    /// The credential that enrolled with it.
+    pub used_by: Option<SecretHash>,
+}
+
+/// One device of the farm.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Agent {
+    /// Its id.
+    pub id: AgentId,
+    /// Host and device, for people.
+    pub name: String,
+    /// What it is recognised by.
+    pub credential: SecretHash,
+    /// The platform it measures for.
+    pub platform: Hash,
+    /// Whether it gets no more jobs.
+    pub draining: bool,
+    /// When it enrolled first.
+    pub enrolled_at: Timestamp,
+    /// When it last called. On disk only as new as the record's last change: it wouldn't be worth a write of its own.
+    pub seen_at: Option<Timestamp>,
+    /// Measurements taken from it.
+    pub measurements: u64,
+    /// What a job took it lately, on the mean, in ms; 0 before the first.
+    pub job_ms_mean: u64,
+}
+
+impl Agent {
+    /// Whether it called lately.
+    pub fn is_connected(&self, now: Timestamp) -> bool {
+        self.seen_at.is_some_and(|seen_at| now.since(seen_at) <= CONNECTED)
+    }
+
+    /// Counts a measurement. The mean follows the last eight or so.
+    pub(super) fn count(&mut self, job_ms: u64) {
+        self.measurements += 1;
+        self.job_ms_mean = if self.job_ms_mean == 0 { job_ms } else { (self.job_ms_mean * 7 + job_ms) / 8 };
+    }
+}
+
+/// An agent as its operator sees it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct AgentStatus {
+    /// The agent.
+    pub agent: Agent,
+    /// Its platform's name among people.
+    pub slug: String,
+    /// Whether it called lately.
+    pub connected: bool,
+    /// Leases that it holds.
+    pub leases: u32,
+}
+
+/// Makes a token known.
+#[derive(Debug)]
+pub struct CreateToken {
+    /// The token's hash.
+    pub token: SecretHash,
+    /// A note for people.
+    pub note: String,
+    /// How long it may be used.
+    pub ttl: Duration,
+}
+
+impl Event for CreateToken {
+    type Reply = Timestamp;
+
+    fn apply(self, farm: &mut Farm, now: Timestamp) -> Timestamp {
+        let token = Token { note: self.note, expires_at: now.plus(self.ttl), used_by: None };
+        let expires_at = token.expires_at;
+        farm.put_token(self.token, token);
+        expires_at
+    }
+}
+
+/// Trades a token for an identity.
+#[derive(Debug)]
+pub struct Enroll {
+    /// The token's hash.
+    pub token: SecretHash,
+    /// The agent's own credential.
+    pub credential: SecretHash,
+    /// Its name for people.
+    pub name: String,
+    /// What it measures.
+    pub platform: Platform,
+    /// The id that it gets, unless it has one.
+    pub fresh_id: AgentId,
+}
+
+/// An agent's identity.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Enrolled {
+    /// The agent.
+    pub agent: AgentId,
+    /// Its platform.
+    pub platform: Hash,
+    /// Its platform's name among people.
+    pub slug: String,
+}
+
+impl Event for Enroll {
+    type Reply = Result<Enrolled, Refusal>;
+
+    fn apply(self, farm: &mut Farm, now: Timestamp) -> Self::Reply {
+        let token = farm.tokens.get(&self.token).ok_or(Refusal::TokenUnknown)?.clone();
+        match token.used_by {
+            Some(credential) if credential.matches(&self.credential) => (),
+            Some(_) => return Err(Refusal::TokenUsed),
+            None if token.expires_at <= now => return Err(Refusal::TokenExpired),
+            None => farm.put_token(self.token, Token { used_by: Some(self.credential), ..token }),
+        }
+        let platform = farm.learn_platform(self.platform);
+        let id = farm.credentials.get(&self.credential).copied().unwrap_or(self.fresh_id);
+        let agent = match farm.agents.get(&id).cloned() {
+            // The device may have changed since, by a new driver say: from here on it measures for what it is now.
+            Some(agent) => Agent { name: self.name, platform, seen_at: Some(now), ..agent },
+            None => Agent {
+                id,
+                name: self.name,
+                credential: self.credential,
+                platform,
+                draining: false,
+                enrolled_at: now,
+                seen_at: Some(now),
+                measurements: 0,
+                job_ms_mean: 0,
+            },
+        };
+        if farm.agents.get(&id).is_some_and(|before| before.platform != platform) {
+            farm.take_back_leases(id, &[]);
+        }
+        farm.put_agent(agent);
+        Ok(Enrolled { agent: id, platform, slug: farm.slug(&platform) })
+    }
+}
+
+/// Tells an agent to take no more jobs, or to go on.
+#[derive(Debug)]
+pub struct DrainAgent {
+    /// The agent.
+    pub agent: AgentId,
+    /// Whether it drains.
+    pub draining: bool,
+}
+
+impl Event for DrainAgent {
+    type Reply = Result<AgentStatus, Refusal>;
+
+    fn apply(self, farm: &mut Farm, now: Timestamp) -> Self::Reply {
+        let agent = farm.agents.get(&self.agent).ok_or(Refusal::AgentUnknown(self.agent))?;
+        if agent.draining != self.draining {
+            farm.put_agent(Agent { draining: self.draining, ..agent.clone() });
+        }
+        Ok(farm.agent_status(&farm.agents[&self.agent], now))
+    }
+}
+
+/// Asks for every agent.
+#[derive(Debug)]
+pub struct ListAgents;
+
+impl Event for ListAgents {
+    type Reply = Vec<AgentStatus>;
+
+    fn apply(self, farm: &mut Farm, now: Timestamp) -> Self::Reply {
+        farm.agents.values().map(|agent| farm.agent_status(agent, now)).collect()
+    }
+}
+
+impl Farm {
+    /// The agent of a credential, which is noted as seen. The lookup's time tells something of the stored hashes, which
+    /// helps nobody to find a credential; the comparison that decides tells nothing.
+    pub(super) fn authenticate(&mut self, credential: &SecretHash, now: Timestamp) -> Result<AgentId, Refusal> {
+        let id = self.credentials.get(credential).copied().ok_or(Refusal::CredentialUnknown)?;
+        let agent = self.agents.get_mut(&id).expect("every credential belongs to an agent");
+        if !agent.credential.matches(credential) {
+            return Err(Refusal::CredentialUnknown);
+        }
+        agent.seen_at = Some(now);
+        Ok(id)
+    }
+
+    pub(super) fn put_agent(&mut self, agent: Agent) {
+        self.changes.push(Change::Agent(agent.clone()));
+        self.credentials.insert(agent.credential, agent.id);
+        self.agents.insert(agent.id, agent);
+    }
+
+    fn put_token(&mut self, hash: SecretHash, token: Token) {
+        self.changes.push(Change::Token(hash, token.clone()));
+        self.tokens.insert(hash, token);
+    }
+
+    fn agent_status(&self, agent: &Agent, now: Timestamp) -> AgentStatus {
+        AgentStatus {
+            agent: agent.clone(),
+            slug: self.slug(&agent.platform),
+            connected: agent.is_connected(now),
+            leases: self.jobs.leases_of(agent.id).count() as u32,
+        }
+    }
+}

@@ -1,0 +1,77 @@
+//! What an event changes for good: the records that must be on disk before anybody hears of it.
+
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+use wattfarm_cost::Model;
+use wattfarm_cost::id::{AgentId, JobId, LeaseNumber};
+use wattfarm_cost::measurement::Reading;
+
+use super::agent::{Agent, Token};
+use super::campaign::Campaign;
+use super::job::{Job, Task};
+use super::platform::PlatformEntry;
+use super::secret::SecretHash;
+use super::time::Timestamp;
+
+/// One durable change. Changes of one event belong together: all are stored or none.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Change {
+    /// A token was made or used.
+    Token(SecretHash, Token),
+    /// An agent enrolled or changed.
+    Agent(Agent),
+    /// A platform was seen for the first time.
+    Platform(PlatformEntry),
+    /// What a new job asks for.
+    Task(JobId, Arc<Task>),
+    /// How a job stands.
+    Job(Job),
+    /// A job that nobody was given is wanted no more.
+    JobGone(JobId),
+    /// A reading was taken.
+    Entry(Entry),
+    /// A campaign was made or ended.
+    Campaign(Campaign),
+    /// A model was published.
+    Model(Model),
+}
+
+/// A measurement as the farm books it: without what its job already says.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Entry {
+    /// Its place in the order of arrival, from 1.
+    pub sequence: u64,
+    /// The job that it answers.
+    pub job: JobId,
+    /// The agent that measured.
+    pub agent: AgentId,
+    /// The lease it was measured under.
+    pub lease: LeaseNumber,
+    /// What was found.
+    pub reading: Reading,
+    /// When it was taken.
+    pub received_at: Timestamp,
+}
+
+/// All that the farm must know to go on where it stopped.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Records {
+    /// Every token.
+    pub tokens: Vec<(SecretHash, Token)>,
+    /// Every agent.
+    pub agents: Vec<Agent>,
+    /// Every platform.
+    pub platforms: Vec<PlatformEntry>,
+    /// Every job.
+    pub jobs: Vec<Job>,
+    /// What the jobs that are queued or leased ask for.
+    pub tasks: Vec<(JobId, Arc<Task>)>,
+    /// Every campaign.
+    pub campaigns: Vec<Campaign>,
+    /// The newest model of each key.
+    pub models: Vec<Model>,
+    /// The sequence of the last measurement; 0 if there is none.
+    pub sequence: u64,
+}

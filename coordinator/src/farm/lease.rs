@@ -1,0 +1,160 @@
+//! Leases: who may measure what, and until when.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use wattfarm_cost::id::{AgentId, JobId, LeaseNumber};
+
+use super::job::{Grant, Reported, State, Task};
+use super::{Event, Farm, Refusal, SecretHash, Timestamp};
+
+/// How long a lease lasts unless it is renewed.
+pub const LEASE_TTL: Duration = Duration::from_secs(25);
+
+/// The most leases that one agent may hold.
+const LEASES_PER_AGENT_MAX: usize = 128;
+
+/// A job whose lease runs out this many times in a row, with no word from any agent, is taken to be what kills them.
+pub const EXPIRIES_MAX: u32 = 5;
+
+/// Takes jobs.
+#[derive(Debug)]
+pub struct LeaseJobs {
+    /// Who asks.
+    pub credential: SecretHash,
+    /// How many at most.
+    pub jobs_max: usize,
+    /// The leases that the agent knows of; every other one of its own was granted by a reply that got lost. `None` when
+    /// the same call asks again after a wait, for then it has not heard of leases that a later call got.
+    pub held: Option<Vec<LeaseNumber>>,
+}
+
+/// What an agent gets.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Leased {
+    /// The asking agent's platform: news of work there is worth asking again.
+    pub platform: wattfarm_cost::Hash,
+    /// The jobs.
+    pub leases: Vec<Lease>,
+    /// Whether the agent shall end.
+    pub draining: bool,
+}
+
+/// A job in an agent's hands.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Lease {
+    /// Its number.
+    pub number: LeaseNumber,
+    /// The job.
+    pub job: JobId,
+    /// What to do.
+    pub task: Arc<Task>,
+}
+
+impl Event for LeaseJobs {
+    type Reply = Result<Leased, Refusal>;
+
+    fn apply(self, farm: &mut Farm, now: Timestamp) -> Self::Reply {
+        let id = farm.authenticate(&self.credential, now)?;
+        if let Some(held) = &self.held {
+            farm.take_back_leases(id, held);
+        }
+        let agent = &farm.agents[&id];
+        let (platform, draining) = (agent.platform, agent.draining);
+        let room = LEASES_PER_AGENT_MAX.saturating_sub(farm.jobs.leases_of(id).count());
+        let room = if draining { 0 } else { room.min(self.jobs_max) };
+        let leases = std::iter::from_fn(|| farm.next_job(&platform).map(|job| farm.grant(now, id, job))).take(room);
+        Ok(Leased { platform, leases: leases.collect(), draining })
+    }
+}
+
+/// Gives leases a full term anew.
+#[derive(Debug)]
+pub struct RenewLeases {
+    /// Who asks.
+    pub credential: SecretHash,
+    /// The leases.
+    pub leases: Vec<LeaseNumber>,
+}
+
+impl Event for RenewLeases {
+    /// The leases that are the agent's no longer.
+    type Reply = Result<Vec<LeaseNumber>, Refusal>;
+
+    fn apply(self, farm: &mut Farm, now: Timestamp) -> Self::Reply {
+        let id = farm.authenticate(&self.credential, now)?;
+        let mut lost = Vec::new();
+        for lease in self.leases {
+            let job = farm.jobs.leases_of(id).find(|&(own, _)| own == lease);
+            match job {
+                Some((_, job)) => farm.jobs.set_term(lease, job, now.plus(LEASE_TTL)),
+                None => lost.push(lease),
+            }
+        }
+        Ok(lost)
+    }
+}
+
+/// Time has passed: every event does what is due first, so this one does nothing more.
+#[derive(Debug)]
+pub struct Tick;
+
+impl Event for Tick {
+    type Reply = ();
+
+    fn apply(self, _farm: &mut Farm, _now: Timestamp) {}
+}
+
+impl Farm {
+    /// Ends the leases whose term is over.
+    pub(super) fn expire(&mut self, now: Timestamp) {
+        while let Some(id) = self.jobs.overdue(now) {
+            let expiries = self.jobs.get(id).map_or(0, |job| job.expiries) + 1;
+            if expiries < EXPIRIES_MAX {
+                self.jobs.alter(id, &mut self.changes, |job| job.expiries = expiries);
+                self.requeue(id);
+            } else {
+                let because = format!("{expiries} agents in a row fell silent while they had it");
+                self.answer(now, id, State::Parked { because }, |job| job.expiries = expiries);
+            }
+        }
+    }
+
+    /// Puts an agent's leases other than `held` back into the queue, as if they had never been.
+    pub(super) fn take_back_leases(&mut self, agent: AgentId, held: &[LeaseNumber]) {
+        let unheard: Vec<_> = self.jobs.leases_of(agent).filter(|(lease, _)| !held.contains(lease)).collect();
+        unheard.into_iter().for_each(|(_, job)| self.requeue(job));
+    }
+
+    /// Puts a job back into the queue, if anybody still waits for it.
+    pub(super) fn requeue(&mut self, id: JobId) {
+        let campaigns = &self.campaigns;
+        self.jobs.alter(id, &mut self.changes, |job| {
+            if job.replicas_done() == 0 {
+                job.shares.retain(|campaign, _| campaigns.get(campaign).is_some_and(|campaign| campaign.end.is_none()));
+            }
+            job.state = if job.is_wanted() { State::Queued } else { State::Withdrawn };
+        });
+    }
+
+    /// The next job to give out on a platform. Whoever's turn it was goes to the end of the line.
+    fn next_job(&mut self, platform: &wattfarm_cost::Hash) -> Option<JobId> {
+        let turn_of = |campaign| self.campaigns.get(&campaign).map_or(0, |campaign| campaign.served);
+        let (job, turn) = self.jobs.queue(platform)?.next(turn_of)?;
+        if let Some(campaign) = turn.and_then(|campaign| self.campaigns.get_mut(&campaign)) {
+            campaign.served = self.lease.0 + 1;
+        }
+        Some(job)
+    }
+
+    fn grant(&mut self, now: Timestamp, agent: AgentId, id: JobId) -> Lease {
+        self.lease.0 += 1;
+        let lease = self.lease;
+        self.jobs.alter(id, &mut self.changes, |job| {
+            job.state = State::Leased { agent, lease, since: now };
+            job.grants.push(Grant { lease, agent, report: None::<Reported> });
+        });
+        self.jobs.set_term(lease, id, now.plus(LEASE_TTL));
+        Lease { number: lease, job: id, task: Arc::clone(self.jobs.task(id)) }
+    }
+}

@@ -1,0 +1,102 @@
+//! Orders: what a user wants measured right now.
+
+use std::collections::BTreeMap;
+
+use wattfarm_cost::id::JobId;
+use wattfarm_cost::measurement::Recipe;
+use wattfarm_cost::{Hash, Subject};
+
+use super::job::{Job, State, Task, TaskKey};
+use super::{Event, Farm, Refusal, Timestamp};
+
+/// Orders measurements of subjects, ahead of every campaign.
+#[derive(Debug)]
+pub struct Order {
+    /// Slug or hash.
+    pub platform: String,
+    /// What to measure, each with the id of the job that is made of it unless there is one.
+    pub subjects: Vec<(JobId, Subject)>,
+    /// Measurements wanted of each; 0 orders none and asks for those that are there.
+    pub replicas: u32,
+}
+
+impl Event for Order {
+    /// The tasks to ask after with [`Follow`], in the order of the subjects, each once.
+    type Reply = Result<Vec<TaskKey>, Refusal>;
+
+    fn apply(self, farm: &mut Farm, now: Timestamp) -> Self::Reply {
+        let platform = farm.find_platform(&self.platform)?.hash;
+        let mut keys: Vec<TaskKey> = Vec::new();
+        for (fresh, subject) in self.subjects {
+            let recipe = Recipe::of(&subject);
+            let task = Task { platform, subject, recipe };
+            if keys.contains(&task.key()) {
+                continue;
+            }
+            keys.push(task.key());
+            if self.replicas > 0 {
+                farm.want(now, fresh, task, self.replicas);
+            }
+        }
+        Ok(keys)
+    }
+}
+
+/// Asks how the jobs of tasks stand.
+#[derive(Debug)]
+pub struct Follow(pub Vec<TaskKey>);
+
+/// How the job of one task stands.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Followed {
+    /// What it is of.
+    pub subject: Hash,
+    /// Its measurements, in the order of arrival.
+    pub measurements: Vec<u64>,
+    /// Where it is on its way; `None` if there is no job.
+    pub state: Option<State>,
+    /// Why it waits, or why it ended as it did.
+    pub because: String,
+}
+
+impl Event for Follow {
+    type Reply = Vec<Followed>;
+
+    fn apply(self, farm: &mut Farm, now: Timestamp) -> Self::Reply {
+        let platforms = self.0.iter().map(|task| task.platform);
+        let positions: BTreeMap<_, _> = platforms.filter_map(|at| Some((at, farm.jobs.queue(&at)?.positions()))).collect();
+        let follow = |task: &TaskKey| {
+            let job = farm.jobs.find(task);
+            let ahead = |job: &Job| positions.get(&task.platform).and_then(|queue| queue.get(&job.id)).copied();
+            Followed {
+                subject: task.subject,
+                measurements: job.map(|job| job.measurements().collect()).unwrap_or_default(),
+                state: job.map(|job| job.state.clone()),
+                because: job.map(|job| farm.job_because(job, ahead(job), now)).unwrap_or_default(),
+            }
+        };
+        self.0.iter().map(follow).collect()
+    }
+}
+
+impl Farm {
+    fn want(&mut self, now: Timestamp, fresh: JobId, task: Task, replicas: u32) {
+        let wish = |job: &mut Job| {
+            job.urgent = true;
+            job.replicas_wanted = job.replicas_wanted.max(replicas);
+        };
+        let Some(job) = self.jobs.find(&task.key()) else {
+            let mut job = Job::new(fresh, &task, now);
+            wish(&mut job);
+            return self.jobs.add(job, task, &mut self.changes);
+        };
+        let id = job.id;
+        match &job.state {
+            // Tried often enough, or known to be impossible: that is the answer.
+            State::Infeasible { .. } | State::Parked { .. } => (),
+            _ if job.replicas_done() >= replicas => (),
+            State::Queued | State::Leased { .. } => self.jobs.alter(id, &mut self.changes, wish),
+            State::Done | State::Withdrawn => self.jobs.reopen(id, task, &mut self.changes, wish),
+        }
+    }
+}

@@ -1,0 +1,64 @@
+//! The jobs of one platform that wait, in the order in which they are given out.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use wattfarm_cost::id::{CampaignId, JobId};
+
+use super::Timestamp;
+use super::job::Job;
+
+/// The older job first.
+type Place = (Timestamp, JobId);
+
+/// What waits on one platform. A job that several campaigns want stands in the line of each.
+#[derive(Debug, Default, PartialEq)]
+pub(super) struct Queue {
+    urgent: BTreeSet<Place>,
+    campaigns: BTreeMap<CampaignId, BTreeSet<Place>>,
+}
+
+impl Queue {
+    pub(super) fn insert(&mut self, job: &Job) {
+        let place = (job.created_at, job.id);
+        if job.urgent {
+            self.urgent.insert(place);
+        } else {
+            job.waiting_campaigns().for_each(|campaign| {
+                self.campaigns.entry(campaign).or_default().insert(place);
+            });
+        }
+    }
+
+    pub(super) fn remove(&mut self, job: &Job) {
+        let place = (job.created_at, job.id);
+        self.urgent.remove(&place);
+        for campaign in job.waiting_campaigns() {
+            if let Some(line) = self.campaigns.get_mut(&campaign) {
+                line.remove(&place);
+            }
+        }
+        self.campaigns.retain(|_, line| !line.is_empty());
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.urgent.is_empty() && self.campaigns.is_empty()
+    }
+
+    /// The next job and the campaign whose turn it is, if it is one's: first what a user waits for, then the oldest of
+    /// the campaign that was served least recently.
+    pub(super) fn next(&self, served: impl Fn(CampaignId) -> u64) -> Option<(JobId, Option<CampaignId>)> {
+        if let Some(&(_, job)) = self.urgent.first() {
+            return Some((job, None));
+        }
+        let (&campaign, line) = self.campaigns.iter().min_by_key(|&(&campaign, _)| served(campaign))?;
+        line.first().map(|&(_, job)| (job, Some(campaign)))
+    }
+
+    /// Every waiting job with the number of jobs that are about to go before it. Among campaigns the order depends on
+    /// who is served meanwhile, so that part is by age.
+    pub(super) fn positions(&self) -> BTreeMap<JobId, usize> {
+        let by_age: BTreeSet<&Place> = self.campaigns.values().flatten().collect();
+        let order = self.urgent.iter().chain(by_age);
+        order.enumerate().map(|(position, &(_, job))| (job, position)).collect()
+    }
+}

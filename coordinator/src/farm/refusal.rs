@@ -1,0 +1,59 @@
+//! Why the farm says no. One list for all operations: the shell maps it to codes in one place.
+
+use wattfarm_cost::id::{AgentId, CampaignId, JobId, LeaseNumber};
+
+/// A refused event. It changed nothing.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Refusal {
+    /// Nobody was given this token.
+    #[error("the token is not one of this farm's")]
+    TokenUnknown,
+    /// The token came too late.
+    #[error("the token has expired: ask the farm's operator for another")]
+    TokenExpired,
+    /// Another agent enrolled with this token.
+    #[error("the token has been used by another agent")]
+    TokenUsed,
+    /// No agent has this credential.
+    #[error("the credential belongs to no agent of this farm")]
+    CredentialUnknown,
+    /// No agent of this platform ever enrolled.
+    #[error("no platform is called `{0}`")]
+    PlatformUnknown(String),
+    /// No such agent.
+    #[error("no agent has the id `{0}`")]
+    AgentUnknown(AgentId),
+    /// No such campaign.
+    #[error("no campaign has the id `{0}`")]
+    CampaignUnknown(CampaignId),
+    /// A campaign of this id asks for something else.
+    #[error("campaign `{0}` exists and asks for something else")]
+    CampaignDiffers(CampaignId),
+    /// The campaign takes no more layers.
+    #[error("campaign `{0}` has ended")]
+    CampaignEnded(CampaignId),
+    /// The farm has as many campaigns as it takes.
+    #[error("{0} campaigns are under way: wait for one to end")]
+    CampaignsFull(usize),
+    /// The campaign has as many jobs outstanding as it may.
+    #[error("campaign `{campaign}` would have {outstanding} jobs outstanding, more than {max}")]
+    QueueFull {
+        /// The campaign.
+        campaign: CampaignId,
+        /// Jobs it would have.
+        outstanding: u64,
+        /// Jobs it may have.
+        max: u64,
+    },
+    /// No such job.
+    #[error("no job has the id `{0}`")]
+    JobUnknown(JobId),
+    /// This agent was never given this job under this lease.
+    #[error("lease {lease} of job `{job}` was never given to this agent")]
+    LeaseForged {
+        /// The job.
+        job: JobId,
+        /// The lease.
+        lease: LeaseNumber,
+    },
+}

@@ -1,0 +1,157 @@
+//! The service for agents.
+
+use std::time::Duration;
+
+use tokio::time::Instant;
+use tonic::{Request, Response, Status};
+use uuid::Uuid;
+use wattfarm_cost::Platform;
+use wattfarm_cost::id::{AgentId, LeaseNumber};
+use wattfarm_cost::measurement::Reading;
+use wattfarm_proto::convert::{parse, required};
+use wattfarm_proto::error::FieldError;
+use wattfarm_proto::v1;
+use wattfarm_proto::v1::agent_service_server::AgentService;
+use wattfarm_proto::v1::report_results_response::Acknowledgement as Wire;
+
+use super::stream::Follower;
+use super::{Shell, auth, cut, within};
+use crate::farm::{
+    Acknowledgement, Enroll, LEASE_TTL, Lease, LeaseJobs, Outcome, RenewLeases, Report, ReportResults, SecretHash,
+};
+use crate::signal::Signal;
+
+/// The longest wait for a job, in ms.
+const WAIT_MS_MAX: u32 = 20_000;
+
+/// The most leases that a call may name: far more than an agent can hold.
+const LEASES_MAX: usize = 1024;
+
+/// The most reports that a call may carry.
+const REPORTS_MAX: usize = 64;
+
+/// What is kept of an agent's words about a job, in characters.
+const WORDS_MAX: usize = 2000;
+
+pub(super) struct Agents(pub(super) Shell);
+
+#[tonic::async_trait]
+impl AgentService for Agents {
+    async fn enroll(&self, request: Request<v1::EnrollRequest>) -> Result<Response<v1::EnrollResponse>, Status> {
+        let message = request.into_inner();
+        let credential: [u8; 32] = (message.credential.try_into())
+            .map_err(|_| FieldError::new("credential", "must have 32 bytes, drawn at random"))?;
+        within("name", message.name.chars().count(), 1..=120)?;
+        if message.name.chars().any(char::is_control) {
+            return Err(FieldError::new("name", "holds a control character").into());
+        }
+        let platform = Platform::try_from(required("platform", message.platform)?);
+        let enrolled = self.0.request(Enroll {
+            token: SecretHash::of(&message.token.trim().to_ascii_lowercase()),
+            credential: SecretHash::of(&hex(&credential)),
+            name: message.name,
+            platform: platform.map_err(|error| error.within("platform"))?,
+            fresh_id: AgentId(Uuid::now_v7()),
+        });
+        let enrolled = enrolled.await?;
+        tracing::info!(agent.id = %enrolled.agent, platform.slug = enrolled.slug, "agent enrolled");
+        Ok(Response::new(v1::EnrollResponse {
+            agent_id: enrolled.agent.to_string(),
+            platform_slug: enrolled.slug,
+            platform: enrolled.platform.to_string(),
+        }))
+    }
+
+    async fn lease_jobs(
+        &self,
+        request: Request<v1::LeaseJobsRequest>,
+    ) -> Result<Response<v1::LeaseJobsResponse>, Status> {
+        let credential = auth::credential(&request)?;
+        let message = request.into_inner();
+        let jobs_max = within("max_jobs", message.max_jobs, 1..=64)? as usize;
+        let wait = Duration::from_millis(within("wait_ms", message.wait_ms, 0..=WAIT_MS_MAX)?.into());
+        let mut held = Some(lease_numbers("held", message.held)?);
+        let began = Instant::now();
+        let mut follower = Follower::new(&self.0);
+        let leased = loop {
+            let leased = self.0.request(LeaseJobs { credential, jobs_max, held: held.take() }).await?;
+            let patience = wait.saturating_sub(began.elapsed());
+            if !leased.leases.is_empty() || leased.draining || patience.is_zero() {
+                break leased;
+            }
+            follower.wait(patience, |signal| signal == Signal::Work(leased.platform)).await?;
+        };
+        // The agent counts from when it sent the request, so the time that it waited is its own.
+        let ttl_ms = (LEASE_TTL + began.elapsed()).as_millis() as u32;
+        let lease = |Lease { number, job, task }: Lease| v1::lease_jobs_response::Lease {
+            lease: number.0,
+            ttl_ms,
+            job_id: job.to_string(),
+            subject: Some((&task.subject).into()),
+            recipe: task.recipe.to_string(),
+            // A meter that is there costs a fraction of the job: nothing is gained by leaving it out.
+            want_power: true,
+        };
+        Ok(Response::new(v1::LeaseJobsResponse {
+            leases: leased.leases.into_iter().map(lease).collect(),
+            draining: leased.draining,
+        }))
+    }
+
+    async fn renew_leases(
+        &self,
+        request: Request<v1::RenewLeasesRequest>,
+    ) -> Result<Response<v1::RenewLeasesResponse>, Status> {
+        let credential = auth::credential(&request)?;
+        let leases = lease_numbers("leases", request.into_inner().leases)?;
+        let lost = self.0.request(RenewLeases { credential, leases }).await?;
+        Ok(Response::new(v1::RenewLeasesResponse {
+            ttl_ms: LEASE_TTL.as_millis() as u32,
+            lost: lost.into_iter().map(|lease| lease.0).collect(),
+        }))
+    }
+
+    async fn report_results(
+        &self,
+        request: Request<v1::ReportResultsRequest>,
+    ) -> Result<Response<v1::ReportResultsResponse>, Status> {
+        let credential = auth::credential(&request)?;
+        let message = request.into_inner();
+        within("reports", message.reports.len(), 0..=REPORTS_MAX)?;
+        let convert = |(index, message)| {
+            report(message).map_err(|error: FieldError| error.within(&format!("reports[{index}]")))
+        };
+        let reports = message.reports.into_iter().enumerate().map(convert).collect::<Result<_, _>>()?;
+        let acknowledgements = self.0.request(ReportResults { credential, reports }).await?;
+        let wire = |acknowledgement| match acknowledgement {
+            Acknowledgement::Taken => Wire::Taken.into(),
+            Acknowledgement::Replica => Wire::Replica.into(),
+            Acknowledgement::Known => Wire::Known.into(),
+        };
+        let acknowledgements = acknowledgements.into_iter().map(wire).collect();
+        Ok(Response::new(v1::ReportResultsResponse { acknowledgements }))
+    }
+}
+
+fn report(message: v1::report_results_request::Report) -> Result<Report, FieldError> {
+    use v1::report_results_request::report::Outcome as Wire;
+    let outcome = match required("outcome", message.outcome)? {
+        Wire::Reading(reading) => {
+            Outcome::Reading(Reading::try_from(reading).map_err(|error| error.within("reading"))?)
+        }
+        Wire::Infeasible(because) => Outcome::Infeasible(cut(&because, WORDS_MAX)),
+        Wire::Failed(because) => Outcome::Failed(cut(&because, WORDS_MAX)),
+        Wire::Returned(because) => Outcome::Returned(cut(&because, WORDS_MAX)),
+    };
+    Ok(Report { job: parse("job_id", &message.job_id)?, lease: LeaseNumber(message.lease), outcome })
+}
+
+fn lease_numbers(field: &str, leases: Vec<u64>) -> Result<Vec<LeaseNumber>, FieldError> {
+    within(field, leases.len(), 0..=LEASES_MAX)?;
+    Ok(leases.into_iter().map(LeaseNumber).collect())
+}
+
+/// The written form of a secret.
+pub(super) fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}

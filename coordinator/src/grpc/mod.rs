@@ -1,0 +1,110 @@
+//! The services: convert, ask the writer, convert back. What must be remembered is the farm's to remember.
+
+mod agents;
+mod auth;
+mod models;
+mod measure;
+mod operator;
+mod refusal;
+mod stream;
+mod trainer;
+mod wire;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::watch;
+use tonic::service::Routes;
+use tonic::{Code, Status};
+use wattfarm_proto::error::{FieldError, status};
+use wattfarm_proto::v1::agent_service_server::AgentServiceServer;
+use wattfarm_proto::v1::farm_service_server::FarmServiceServer;
+use wattfarm_proto::v1::model_service_server::ModelServiceServer;
+use wattfarm_proto::v1::trainer_service_server::TrainerServiceServer;
+use wattfarm_proto::{MESSAGE_BYTES_MAX, v1};
+
+use crate::farm::{Event, Refusal, SecretHash};
+use crate::store::{Store, StoreError};
+use crate::writer::Writer;
+
+/// After how long a call that met the coordinator going down is worth repeating.
+const RESTART_RETRY: Duration = Duration::from_secs(2);
+
+/// What every service needs.
+#[derive(Clone)]
+pub struct Shell {
+    /// The way to the farm.
+    pub writer: Writer,
+    /// For reads too large for the writer.
+    pub store: Arc<dyn Store>,
+    /// The operator's key.
+    pub operator_key: SecretHash,
+    /// Becomes true when the coordinator shuts down: waits and streams end then.
+    pub stopping: watch::Receiver<bool>,
+}
+
+/// Every service, with health and reflection.
+pub async fn routes(shell: Shell) -> Result<Routes, tonic_reflection::server::Error> {
+    let agents = AgentServiceServer::new(agents::Agents(shell.clone())).max_decoding_message_size(MESSAGE_BYTES_MAX);
+    let models = ModelServiceServer::new(models::Models(shell.clone())).max_decoding_message_size(MESSAGE_BYTES_MAX);
+    let trainer = TrainerServiceServer::new(trainer::Trainer(shell.clone())).max_decoding_message_size(MESSAGE_BYTES_MAX);
+    let operator = FarmServiceServer::new(operator::Operator(shell)).max_decoding_message_size(MESSAGE_BYTES_MAX);
+    let (reporter, health) = tonic_health::server::health_reporter();
+    reporter.set_serving::<AgentServiceServer<agents::Agents>>().await;
+    reporter.set_serving::<ModelServiceServer<models::Models>>().await;
+    reporter.set_serving::<TrainerServiceServer<trainer::Trainer>>().await;
+    reporter.set_serving::<FarmServiceServer<operator::Operator>>().await;
+    let reflection = tonic_reflection::server::Builder::configure()
+        .register_encoded_file_descriptor_set(v1::DESCRIPTORS)
+        .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
+        .build_v1()?;
+    let routes = Routes::new(health).add_service(reflection);
+    Ok(routes.add_service(agents).add_service(models).add_service(trainer).add_service(operator))
+}
+
+impl Shell {
+    /// Asks the farm.
+    async fn ask<E: Event>(&self, event: E) -> Result<E::Reply, Status> {
+        self.writer.ask(event).await.map_err(|_| shutting_down())
+    }
+
+    /// Asks the farm what it may refuse.
+    async fn request<T, E: Event<Reply = Result<T, Refusal>>>(&self, event: E) -> Result<T, Status> {
+        self.ask(event).await?.map_err(Status::from)
+    }
+
+    /// Reads from the store, beside the writer.
+    async fn read<T: Send + 'static>(
+        &self,
+        read: impl FnOnce(&dyn Store) -> Result<T, StoreError> + Send + 'static,
+    ) -> Result<T, Status> {
+        let store = Arc::clone(&self.store);
+        let read = tokio::task::spawn_blocking(move || read(&*store)).await;
+        let read = read.map_err(|panic| anyhow::Error::from(panic).context("read the store"));
+        read.and_then(|read| read.map_err(anyhow::Error::from)).map_err(|error| {
+            tracing::error!(error = format!("{error:#}"), "a read of the store failed");
+            Status::internal("the store cannot be read: the coordinator's log says why")
+        })
+    }
+}
+
+fn shutting_down() -> Status {
+    status(Code::Unavailable, "SHUTTING_DOWN", "the coordinator is shutting down", Some(RESTART_RETRY))
+}
+
+/// Refuses a count that isn't in the range; `field` is for the error.
+fn within<T: PartialOrd + std::fmt::Display>(
+    field: &str,
+    value: T,
+    range: std::ops::RangeInclusive<T>,
+) -> Result<T, FieldError> {
+    if range.contains(&value) {
+        return Ok(value);
+    }
+    Err(FieldError::new(field, format!("{value} is not within {} to {}", range.start(), range.end())))
+}
+
+/// A text of at most so many characters: what is longer is cut, since texts from agents are for people.
+fn cut(text: &str, characters: usize) -> String {
+    text.chars().take(characters).collect()
+}

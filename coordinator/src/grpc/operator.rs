@@ -1,0 +1,165 @@
+//! The service for the farm's operator.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use tonic::{Request, Response, Status};
+use wattfarm_cost::Hash;
+use wattfarm_proto::convert::parse;
+use wattfarm_proto::error::FieldError;
+use wattfarm_proto::v1;
+use wattfarm_proto::v1::farm_service_server::FarmService;
+
+use super::agents::hex;
+use super::stream::{Messages, stream};
+use super::wire::{self, BATCH_MAX, batches};
+use super::{Shell, cut, within};
+use crate::farm::{
+    CancelCampaign, CreateToken, DrainAgent, FindPlatform, LastMeasurement, ListAgents, ListCampaigns, ListJobs,
+    ListPlatforms, PlatformEntry, SecretHash, StateName,
+};
+
+/// How long a token may be used unless said otherwise.
+const TOKEN_TTL_SECONDS: u64 = 24 * 3600;
+
+/// The longest life of a token, in s.
+const TOKEN_TTL_SECONDS_MAX: u64 = 366 * 24 * 3600;
+
+/// Jobs in a list, unless said otherwise and at most.
+const JOBS: u32 = 1000;
+const JOBS_MAX: u32 = 100_000;
+
+pub(super) struct Operator(pub(super) Shell);
+
+#[tonic::async_trait]
+impl FarmService for Operator {
+    type ListJobsStream = Messages<v1::ListJobsResponse>;
+    type ExportMeasurementsStream = Messages<v1::ExportMeasurementsResponse>;
+
+    async fn create_token(
+        &self,
+        request: Request<v1::CreateTokenRequest>,
+    ) -> Result<Response<v1::CreateTokenResponse>, Status> {
+        self.0.operator_only(&request)?;
+        let message = request.into_inner();
+        let seconds = if message.ttl_seconds == 0 { TOKEN_TTL_SECONDS } else { message.ttl_seconds };
+        let ttl = Duration::from_secs(within("ttl_seconds", seconds, 1..=TOKEN_TTL_SECONDS_MAX)?);
+        let token = hex(&rand::random::<[u8; 32]>());
+        let made = CreateToken { token: SecretHash::of(&token), note: cut(&message.note, 200), ttl };
+        let expires_at = self.0.ask(made).await?;
+        Ok(Response::new(v1::CreateTokenResponse { token, expires_at_ms: expires_at.0 }))
+    }
+
+    async fn list_agents(
+        &self,
+        request: Request<v1::ListAgentsRequest>,
+    ) -> Result<Response<v1::ListAgentsResponse>, Status> {
+        self.0.operator_only(&request)?;
+        let agents = self.0.ask(ListAgents).await?;
+        Ok(Response::new(v1::ListAgentsResponse { agents: agents.iter().map(Into::into).collect() }))
+    }
+
+    async fn drain_agent(
+        &self,
+        request: Request<v1::DrainAgentRequest>,
+    ) -> Result<Response<v1::DrainAgentResponse>, Status> {
+        self.0.operator_only(&request)?;
+        let message = request.into_inner();
+        let agent = parse("agent_id", &message.agent_id)?;
+        let agent = self.0.request(DrainAgent { agent, draining: message.draining }).await?;
+        Ok(Response::new(v1::DrainAgentResponse { agent: Some((&agent).into()) }))
+    }
+
+    async fn list_campaigns(
+        &self,
+        request: Request<v1::ListCampaignsRequest>,
+    ) -> Result<Response<v1::ListCampaignsResponse>, Status> {
+        self.0.operator_only(&request)?;
+        let campaigns = self.0.ask(ListCampaigns { ended: true }).await?;
+        Ok(Response::new(v1::ListCampaignsResponse { campaigns: campaigns.iter().map(Into::into).collect() }))
+    }
+
+    async fn cancel_campaign(
+        &self,
+        request: Request<v1::CancelCampaignRequest>,
+    ) -> Result<Response<v1::CancelCampaignResponse>, Status> {
+        self.0.operator_only(&request)?;
+        let campaign = parse("campaign_id", &request.into_inner().campaign_id)?;
+        let campaign = self.0.request(CancelCampaign(campaign)).await?;
+        Ok(Response::new(v1::CancelCampaignResponse { campaign: Some((&campaign).into()) }))
+    }
+
+    async fn list_jobs(
+        &self,
+        request: Request<v1::ListJobsRequest>,
+    ) -> Result<Response<Self::ListJobsStream>, Status> {
+        self.0.operator_only(&request)?;
+        let message = request.into_inner();
+        let states = message.states.into_iter().enumerate().map(|(index, state)| state_name(index, state));
+        let limit = if message.limit == 0 { JOBS } else { message.limit };
+        let jobs = self.0.request(ListJobs {
+            platform: Some(message.platform).filter(|platform| !platform.is_empty()),
+            states: states.collect::<Result<_, _>>()?,
+            limit: within("limit", limit, 1..=JOBS_MAX)? as usize,
+        });
+        let (jobs, shell) = (jobs.await?, self.0.clone());
+        Ok(stream(|sink| async move {
+            for status in jobs {
+                let id = status.job.id;
+                let task = shell.read(move |store| store.task(id)).await?;
+                sink.send(v1::ListJobsResponse { job: Some(wire::job(&status, task.as_ref())) }).await?;
+            }
+            Ok(())
+        }))
+    }
+
+    async fn export_measurements(
+        &self,
+        request: Request<v1::ExportMeasurementsRequest>,
+    ) -> Result<Response<Self::ExportMeasurementsStream>, Status> {
+        self.0.operator_only(&request)?;
+        let message = request.into_inner();
+        let only = match message.platform.as_str() {
+            "" => None,
+            name => Some(self.0.request(FindPlatform(name.to_owned())).await?.hash),
+        };
+        let shell = self.0.clone();
+        // What is taken while the export runs is left to the next one: it ends even on a busy farm.
+        let last = shell.ask(LastMeasurement).await?;
+        let platforms = shell.ask(ListPlatforms).await?.into_iter().map(|status| (status.entry.hash, status.entry));
+        let mut unnamed: BTreeMap<Hash, PlatformEntry> = platforms.collect();
+        Ok(stream(|sink| async move {
+            let mut cursor = message.after_sequence;
+            while cursor < last {
+                let mut measurements = shell.read(move |store| store.measurements_after(cursor, BATCH_MAX)).await?;
+                let Some(newest) = measurements.last() else { break };
+                cursor = newest.sequence;
+                measurements.retain(|measurement| {
+                    measurement.sequence <= last && only.is_none_or(|only| only == measurement.platform)
+                });
+                let same_platform = measurements.chunk_by(|one, next| one.platform == next.platform);
+                for run in same_platform {
+                    let mut header = unnamed.remove(&run[0].platform);
+                    for measurements in batches(run.to_vec()) {
+                        let header = header.take().as_ref().map(Into::into);
+                        sink.send(v1::ExportMeasurementsResponse { header, measurements }).await?;
+                    }
+                }
+            }
+            Ok(())
+        }))
+    }
+}
+
+fn state_name(index: usize, state: i32) -> Result<StateName, FieldError> {
+    match v1::JobState::try_from(state) {
+        Ok(v1::JobState::Queued) => Ok(StateName::Queued),
+        Ok(v1::JobState::Leased) => Ok(StateName::Leased),
+        Ok(v1::JobState::Done) => Ok(StateName::Done),
+        Ok(v1::JobState::Infeasible) => Ok(StateName::Infeasible),
+        Ok(v1::JobState::Parked) => Ok(StateName::Parked),
+        Ok(v1::JobState::Unspecified) | Err(_) => {
+            Err(FieldError::new(format!("states[{index}]"), format!("`{state}` is not a state")))
+        }
+    }
+}

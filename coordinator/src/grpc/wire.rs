@@ -1,0 +1,165 @@
+//! The farm's answers as messages.
+
+use prost::Message as _;
+use wattfarm_cost::{Measurement, Subject};
+use wattfarm_proto::convert::dtype_to_wire;
+use wattfarm_proto::v1;
+
+use crate::farm::{
+    AgentStatus, Budget, CampaignStatus, End, JobStatus, KindStatus, Phase, PlatformEntry, PlatformStatus, State, StateName,
+    Task,
+};
+
+/// A message of a stream stays under this, where its parts let it.
+const BATCH_BYTES_MAX: usize = 1 << 20;
+
+/// Measurements in a message at most.
+pub(super) const BATCH_MAX: usize = 256;
+
+/// Measurements as messages' worth of them.
+pub(super) fn batches(measurements: Vec<Measurement>) -> Vec<Vec<v1::Measurement>> {
+    let mut batches: Vec<Vec<v1::Measurement>> = Vec::new();
+    let mut bytes = 0;
+    for measurement in &measurements {
+        let message = v1::Measurement::from(measurement);
+        bytes += message.encoded_len();
+        match batches.last_mut().filter(|batch| bytes <= BATCH_BYTES_MAX && batch.len() < BATCH_MAX) {
+            Some(batch) => batch.push(message),
+            None => {
+                bytes = message.encoded_len();
+                batches.push(vec![message]);
+            }
+        }
+    }
+    batches
+}
+
+impl From<&PlatformEntry> for v1::PlatformHeader {
+    fn from(entry: &PlatformEntry) -> Self {
+        Self { slug: entry.slug.clone(), hash: entry.hash.to_string(), platform: Some((&entry.platform).into()) }
+    }
+}
+
+impl From<&PlatformStatus> for v1::list_platforms_response::PlatformStatus {
+    fn from(status: &PlatformStatus) -> Self {
+        Self {
+            slug: status.entry.slug.clone(),
+            hash: status.entry.hash.to_string(),
+            platform: Some((&status.entry.platform).into()),
+            agents: status.agents,
+            agents_connected: status.agents_connected,
+            measurements: status.measurements,
+            models: status.models,
+        }
+    }
+}
+
+impl From<&AgentStatus> for v1::Agent {
+    fn from(status: &AgentStatus) -> Self {
+        let agent = &status.agent;
+        Self {
+            agent_id: agent.id.to_string(),
+            name: agent.name.clone(),
+            platform_slug: status.slug.clone(),
+            platform: agent.platform.to_string(),
+            draining: agent.draining,
+            connected: status.connected,
+            enrolled_at_ms: agent.enrolled_at.0,
+            seen_at_ms: agent.seen_at.map(|seen_at| seen_at.0),
+            leases: status.leases,
+            measurements: agent.measurements,
+        }
+    }
+}
+
+impl From<&KindStatus> for v1::campaign::KindProgress {
+    fn from(kind: &KindStatus) -> Self {
+        Self {
+            kind: kind.kind.name().to_owned(),
+            samples: kind.samples,
+            rmspe: kind.rmspe,
+            model_version: kind.model_version,
+        }
+    }
+}
+
+impl From<&CampaignStatus> for v1::Campaign {
+    fn from(status: &CampaignStatus) -> Self {
+        use v1::campaign_request::budget::Budget as Wire;
+        let (campaign, tally) = (&status.campaign, &status.tally);
+        let request = &campaign.request;
+        let budget = match request.budget {
+            Budget::Jobs(jobs) => Wire::Jobs(jobs),
+            Budget::Seconds(seconds) => Wire::Seconds(seconds),
+        };
+        let state = match status.phase {
+            Phase::Waiting => v1::CampaignState::Waiting,
+            Phase::Sampling => v1::CampaignState::Sampling,
+            Phase::Ready => v1::CampaignState::Ready,
+            Phase::Ended(End::Converged) => v1::CampaignState::Converged,
+            Phase::Ended(End::Exhausted) => v1::CampaignState::Exhausted,
+            Phase::Ended(End::Cancelled) => v1::CampaignState::Cancelled,
+        };
+        Self {
+            request: Some(v1::CampaignRequest {
+                campaign_id: campaign.id.to_string(),
+                platform: campaign.platform.to_string(),
+                kinds: request.kinds.iter().map(|kind| kind.name().to_owned()).collect(),
+                dtype: dtype_to_wire(request.dtype),
+                target_error: request.target_error,
+                budget: Some(v1::campaign_request::Budget { budget: Some(budget) }),
+                excluded_layers: request.excluded.iter().map(ToString::to_string).collect(),
+            }),
+            platform_slug: status.slug.clone(),
+            state: state.into(),
+            jobs_done: tally.done,
+            jobs_infeasible: tally.infeasible,
+            jobs_parked: tally.parked,
+            jobs_outstanding: tally.outstanding,
+            seconds_measured: tally.measured_ms as f64 / 1000.0,
+            kinds: status.kinds.iter().map(Into::into).collect(),
+            waiting_because: status.waiting_because.clone(),
+            created_at_ms: campaign.created_at.0,
+            ended_at_ms: campaign.end.map(|(_, ended_at)| ended_at.0),
+        }
+    }
+}
+
+/// A job's state on the wire.
+pub(super) fn job_state(state: &State) -> v1::JobState {
+    match state.name() {
+        StateName::Queued => v1::JobState::Queued,
+        StateName::Leased => v1::JobState::Leased,
+        StateName::Done => v1::JobState::Done,
+        StateName::Infeasible => v1::JobState::Infeasible,
+        StateName::Parked => v1::JobState::Parked,
+    }
+}
+
+/// A job with what it asks for, which the farm doesn't keep of every job.
+pub(super) fn job(status: &JobStatus, task: Option<&Task>) -> v1::Job {
+    let job = &status.job;
+    let (agent_id, lease) = match &job.state {
+        State::Leased { agent, lease, .. } => (Some(agent.to_string()), Some(lease.0)),
+        State::Queued | State::Done | State::Infeasible { .. } | State::Parked { .. } | State::Withdrawn => (None, None),
+    };
+    let subject = task.map(|task| match &task.subject {
+        Subject::Layer(layer) => layer.to_string(),
+        Subject::Network(network) => network.name().to_owned(),
+    });
+    v1::Job {
+        job_id: job.id.to_string(),
+        platform: status.slug.clone(),
+        kind: job.kind.map_or("network", |kind| kind.name()).to_owned(),
+        subject: subject.unwrap_or_default(),
+        subject_hash: job.task.subject.to_string(),
+        recipe: job.task.recipe.to_string(),
+        state: job_state(&job.state).into(),
+        because: status.because.clone(),
+        attempts: job.failures,
+        replicas_wanted: job.replicas_wanted,
+        replicas_done: job.replicas_done(),
+        agent_id,
+        lease,
+    }
+}

@@ -1,0 +1,12 @@
+//! The coordinator of a Wattfarm: schedules profiling jobs to agents, keeps measurements and models.
+//!
+//! A library only so that tests can reach the parts: nothing else may depend on it.
+
+pub mod clock;
+pub mod config;
+pub mod farm;
+pub mod grpc;
+pub mod server;
+pub mod signal;
+pub mod store;
+pub mod writer;

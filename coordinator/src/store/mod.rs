@@ -1,0 +1,99 @@
+//! Durable records behind a few verbs. The farm decides; a store only keeps, and keeps in order.
+
+mod memory;
+mod record;
+mod sled;
+
+use std::path::PathBuf;
+
+use wattfarm_cost::id::JobId;
+use wattfarm_cost::model::ModelKey;
+use wattfarm_cost::{Measurement, Model};
+
+use crate::farm::{Change, Entry, Records, Task};
+
+pub use memory::MemoryStore;
+pub use sled::SledStore;
+
+/// A home for the farm's records.
+pub trait Store: Send + Sync + 'static {
+    /// Stores changes, all or none. They are on disk when this returns.
+    fn commit(&self, changes: &[Change]) -> Result<(), StoreError>;
+
+    /// What the farm needs to go on.
+    fn load(&self) -> Result<Records, StoreError>;
+
+    /// Measurements after a sequence in their order, at most `limit` of them.
+    fn measurements_after(&self, sequence: u64, limit: usize) -> Result<Vec<Measurement>, StoreError>;
+
+    /// What a job asks for; `None` if there is no such job.
+    fn task(&self, job: JobId) -> Result<Option<Task>, StoreError>;
+
+    /// Every version of a model after the given one, in their order.
+    fn model_versions_after(&self, key: &ModelKey, version: u64) -> Result<Vec<Model>, StoreError>;
+}
+
+/// Why a store cannot do what it was asked to.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    /// Another coordinator works on it.
+    #[error("the store at `{0}` is in use by another coordinator")]
+    InUse(PathBuf),
+    /// It cannot be opened.
+    #[error("open the store at `{path}`")]
+    Open {
+        /// Where.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+    /// Its file holds what no coordinator wrote.
+    #[error(
+        "the store's file `{file}` is damaged ({detail}): put the folder aside and restore it from a copy, or start with \
+         an empty folder; agents enrol anew then"
+    )]
+    Damaged {
+        /// The file.
+        file: PathBuf,
+        /// What was seen.
+        detail: String,
+    },
+    /// There is no room.
+    #[error("the disk of the store at `{0}` is full: make room and start again, nothing acknowledged is lost")]
+    Full(PathBuf),
+    /// The disk fails.
+    #[error("{doing}")]
+    Disk {
+        /// What was being done.
+        doing: &'static str,
+        /// Why it failed.
+        #[source]
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+    /// A record is not what was written.
+    #[error("record `{key}` of `{tree}`: {reason}")]
+    Record {
+        /// The tree that it lies in.
+        tree: &'static str,
+        /// Its key, in hexadecimal digits.
+        key: String,
+        /// What is wrong with it.
+        reason: String,
+    },
+}
+
+/// A measurement, told in full.
+fn measurement(entry: Entry, task: Task) -> Measurement {
+    Measurement {
+        sequence: entry.sequence,
+        job: entry.job,
+        agent: entry.agent,
+        lease: entry.lease,
+        platform: task.platform,
+        subject: task.subject,
+        recipe: task.recipe,
+        reading: entry.reading,
+        received_at_ms: entry.received_at.0,
+    }
+}

@@ -1,0 +1,279 @@
+//! The store in sled 0.34. No type of sled's leaves this file.
+//!
+//! What sled is not trusted with: its flush pushes pages towards the disk but is no fsync, so each commit ends with a sync
+//! of its files through descriptors of our own; its open panics on a damaged file, so it runs guarded; and its lock's
+//! error names no cause, so the folder has a lock file of ours.
+
+use std::collections::BTreeMap;
+use std::fs::{File, TryLockError};
+use std::io;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex};
+
+use serde::de::DeserializeOwned;
+use sled::transaction::{TransactionError, Transactional as _};
+use sled::{Batch, IVec, Tree};
+use wattfarm_cost::id::JobId;
+use wattfarm_cost::model::ModelKey;
+use wattfarm_cost::{Measurement, Model};
+
+use super::record::{decode, encode};
+use super::{Store, StoreError, measurement};
+use crate::farm::{Change, Entry, Job, Records, Task};
+
+/// sled's default of 1 GiB is more than the rest of the coordinator needs together.
+const CACHE_BYTES: u64 = 64 << 20;
+
+/// A key with its record's bytes.
+type Item = sled::Result<(IVec, IVec)>;
+
+/// The trees, in the order of [`SledStore::trees`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Shelf {
+    Tokens,
+    Agents,
+    Platforms,
+    Tasks,
+    Jobs,
+    Measurements,
+    Campaigns,
+    Models,
+}
+
+impl Shelf {
+    const ALL: [(Self, &str); 8] = [
+        (Self::Tokens, "tokens"),
+        (Self::Agents, "agents"),
+        (Self::Platforms, "platforms"),
+        (Self::Tasks, "tasks"),
+        (Self::Jobs, "jobs"),
+        (Self::Measurements, "measurements"),
+        (Self::Campaigns, "campaigns"),
+        (Self::Models, "models"),
+    ];
+
+    fn name(self) -> &'static str {
+        Self::ALL[self as usize].1
+    }
+}
+
+/// A store in a folder of its own.
+#[derive(Debug)]
+pub struct SledStore {
+    folder: PathBuf,
+    database: sled::Db,
+    trees: Vec<Tree>,
+    /// Our own descriptor of sled's log.
+    file: File,
+    /// The newest of sled's files for large values that has been synced.
+    blob_synced: Mutex<i64>,
+    /// Held for as long as the store is open.
+    _lock: File,
+}
+
+impl SledStore {
+    /// Opens the store in `folder`, which is made if it isn't there.
+    pub fn open(folder: &Path) -> Result<Self, StoreError> {
+        let failed = |source: io::Error| StoreError::Open { path: folder.to_owned(), source: Box::new(source) };
+        std::fs::create_dir_all(folder).map_err(failed)?;
+        let lock = File::create(folder.join("lock")).map_err(failed)?;
+        match lock.try_lock() {
+            Ok(()) => (),
+            Err(TryLockError::WouldBlock) => return Err(StoreError::InUse(folder.to_owned())),
+            Err(TryLockError::Error(error)) => return Err(failed(error)),
+        }
+        let config = sled::Config::new().path(folder).cache_capacity(CACHE_BYTES).flush_every_ms(None);
+        let open = || {
+            let database = config.open()?;
+            let trees = Shelf::ALL.iter().map(|(_, name)| database.open_tree(name)).collect::<sled::Result<Vec<_>>>()?;
+            Ok((database, trees))
+        };
+        let opened: Result<_, sled::Error> = guarded(folder, open)?;
+        let (database, trees) = opened.map_err(|error| match error {
+            sled::Error::Corruption { .. } => damaged(folder, error.to_string()),
+            _ => StoreError::Open { path: folder.to_owned(), source: Box::new(error) },
+        })?;
+        let file = File::open(folder.join("db")).map_err(failed)?;
+        // The names of new files are synced by their folders.
+        File::open(folder).and_then(|folder| folder.sync_all()).map_err(failed)?;
+        let folder = folder.to_owned();
+        Ok(Self { folder, database, trees, file, blob_synced: Mutex::new(-1), _lock: lock })
+    }
+
+    fn tree(&self, shelf: Shelf) -> &Tree {
+        &self.trees[shelf as usize]
+    }
+
+    fn get<T: DeserializeOwned>(&self, shelf: Shelf, key: &[u8]) -> Result<Option<T>, StoreError> {
+        let bytes = self.tree(shelf).get(key).map_err(|error| self.failed("read the store", error))?;
+        bytes.map(|bytes| decode(shelf.name(), key, &bytes)).transpose()
+    }
+
+    /// Every record of a shelf, in the order of their keys.
+    fn all<T: DeserializeOwned>(&self, shelf: Shelf) -> Result<Vec<T>, StoreError> {
+        self.read(shelf, self.tree(shelf).iter())
+    }
+
+    fn read<T: DeserializeOwned>(&self, shelf: Shelf, items: impl Iterator<Item = Item>) -> Result<Vec<T>, StoreError> {
+        let decoded = items.map(|item| {
+            let (key, bytes) = item.map_err(|error| self.failed("read the store", error))?;
+            decode(shelf.name(), &key, &bytes)
+        });
+        decoded.collect()
+    }
+
+    fn failed(&self, doing: &'static str, error: sled::Error) -> StoreError {
+        match error {
+            sled::Error::Io(error) => self.disk_failed(doing, error),
+            sled::Error::Corruption { .. } => damaged(&self.folder, error.to_string()),
+            sled::Error::CollectionNotFound(_) | sled::Error::Unsupported(_) | sled::Error::ReportableBug(_) => {
+                StoreError::Disk { doing, source: Box::new(error) }
+            }
+        }
+    }
+
+    fn disk_failed(&self, doing: &'static str, error: io::Error) -> StoreError {
+        // sled rebuilds errors it passes between threads from their text.
+        let full = error.kind() == io::ErrorKind::StorageFull || error.to_string().contains("No space left");
+        if full { StoreError::Full(self.folder.clone()) } else { StoreError::Disk { doing, source: Box::new(error) } }
+    }
+
+    /// Makes sure that what sled wrote is on the disk itself.
+    fn sync(&self) -> io::Result<()> {
+        // Values over about 128 KiB lie in files of their own, numbered upwards.
+        let blobs = self.folder.join("blobs");
+        let mut synced = self.blob_synced.lock().expect("syncing does not panic");
+        let mut newest = *synced;
+        for blob in std::fs::read_dir(&blobs)? {
+            let blob = blob?;
+            let number: i64 = blob.file_name().to_str().and_then(|name| name.parse().ok()).unwrap_or(i64::MAX);
+            if number > *synced {
+                match File::open(blob.path()) {
+                    Ok(file) => file.sync_data()?,
+                    // sled drops the files of values that were overwritten.
+                    Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+                    Err(error) => return Err(error),
+                }
+                newest = newest.max(number);
+            }
+        }
+        if newest > *synced {
+            File::open(&blobs)?.sync_all()?;
+            *synced = newest;
+        }
+        self.file.sync_data()
+    }
+}
+
+impl Store for SledStore {
+    fn commit(&self, changes: &[Change]) -> Result<(), StoreError> {
+        let mut batches: Vec<Batch> = Shelf::ALL.iter().map(|_| Batch::default()).collect();
+        let mut put = |shelf: Shelf, key: &[u8], bytes: Vec<u8>| batches[shelf as usize].insert(key, bytes);
+        let mut gone = Vec::new();
+        for change in changes {
+            match change {
+                Change::Token(hash, token) => put(Shelf::Tokens, hash.as_bytes(), encode(&(hash, token))),
+                Change::Agent(agent) => put(Shelf::Agents, agent.id.0.as_bytes(), encode(agent)),
+                Change::Platform(entry) => put(Shelf::Platforms, entry.hash.as_bytes(), encode(entry)),
+                Change::Task(job, task) => put(Shelf::Tasks, job.0.as_bytes(), encode(&**task)),
+                Change::Job(job) => put(Shelf::Jobs, job.id.0.as_bytes(), encode(job)),
+                Change::JobGone(job) => gone.push(job),
+                Change::Entry(entry) => put(Shelf::Measurements, &entry.sequence.to_be_bytes(), encode(entry)),
+                Change::Campaign(campaign) => put(Shelf::Campaigns, campaign.id.0.as_bytes(), encode(campaign)),
+                Change::Model(model) => put(Shelf::Models, &model_key(&model.key, model.version), encode(model)),
+            }
+        }
+        // A job that is gone never comes back under the same id, so its removal may stand at the end.
+        for job in gone {
+            batches[Shelf::Jobs as usize].remove(job.0.as_bytes());
+            batches[Shelf::Tasks as usize].remove(job.0.as_bytes());
+        }
+        let stored = self.trees[..].transaction(|views| {
+            views.iter().zip(&batches).try_for_each(|(view, batch)| view.apply_batch(batch).map_err(Into::into))
+        });
+        stored.map_err(|error: TransactionError<()>| match error {
+            TransactionError::Storage(error) => self.failed("write to the store", error),
+            TransactionError::Abort(()) => unreachable!("nothing aborts it"),
+        })?;
+        self.database.flush().map_err(|error| self.failed("flush the store", error))?;
+        self.sync().map_err(|error| self.disk_failed("sync the store", error))
+    }
+
+    fn load(&self) -> Result<Records, StoreError> {
+        guarded(&self.folder, || {
+            let jobs: Vec<Job> = self.all(Shelf::Jobs)?;
+            let mut tasks = Vec::new();
+            for job in jobs.iter().filter(|job| job.state.is_open()) {
+                tasks.push((job.id, Arc::new(self.task_of(job.id)?)));
+            }
+            // Keys end with the version, so of each model the newest comes last and stays.
+            let models: Vec<Model> = self.all(Shelf::Models)?;
+            let newest: BTreeMap<_, _> = models.into_iter().map(|model| (model.key, model)).collect();
+            let last = self.tree(Shelf::Measurements).last().map_err(|error| self.failed("read the store", error))?;
+            Ok(Records {
+                tokens: self.all(Shelf::Tokens)?,
+                agents: self.all(Shelf::Agents)?,
+                platforms: self.all(Shelf::Platforms)?,
+                tasks,
+                jobs,
+                campaigns: self.all(Shelf::Campaigns)?,
+                models: newest.into_values().collect(),
+                sequence: last.map_or(0, |(key, _)| sequence_of(&key)),
+            })
+        })?
+    }
+
+    fn measurements_after(&self, sequence: u64, limit: usize) -> Result<Vec<Measurement>, StoreError> {
+        let first = sequence.saturating_add(1).to_be_bytes();
+        let items = self.tree(Shelf::Measurements).range(first..).take(limit);
+        let entries: Vec<Entry> = self.read(Shelf::Measurements, items)?;
+        entries.into_iter().map(|entry| {
+            let task = self.task_of(entry.job)?;
+            Ok(measurement(entry, task))
+        }).collect()
+    }
+
+    fn task(&self, job: JobId) -> Result<Option<Task>, StoreError> {
+        self.get(Shelf::Tasks, job.0.as_bytes())
+    }
+
+    fn model_versions_after(&self, key: &ModelKey, version: u64) -> Result<Vec<Model>, StoreError> {
+        let range = model_key(key, version.saturating_add(1))..=model_key(key, u64::MAX);
+        self.read(Shelf::Models, self.tree(Shelf::Models).range(range))
+    }
+}
+
+impl SledStore {
+    /// The task of a job that there is.
+    fn task_of(&self, job: JobId) -> Result<Task, StoreError> {
+        self.task(job)?.ok_or_else(|| StoreError::Record {
+            tree: Shelf::Tasks.name(),
+            key: job.0.simple().to_string(),
+            reason: "is missing: restore the store from a copy".to_owned(),
+        })
+    }
+}
+
+fn damaged(folder: &Path, detail: String) -> StoreError {
+    StoreError::Damaged { file: folder.join("db"), detail }
+}
+
+/// Runs what may meet a damaged file: sled panics then.
+fn guarded<T>(folder: &Path, run: impl FnOnce() -> T) -> Result<T, StoreError> {
+    catch_unwind(AssertUnwindSafe(run)).map_err(|panic| {
+        let text = panic.downcast_ref::<String>().map(String::as_str);
+        let text = text.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("no reason given");
+        damaged(folder, text.lines().next().unwrap_or_default().chars().take(200).collect())
+    })
+}
+
+fn sequence_of(key: &[u8]) -> u64 {
+    key.try_into().map_or(0, u64::from_be_bytes)
+}
+
+/// Models lie by platform, kind, dtype and target, each version after the one before.
+fn model_key(key: &ModelKey, version: u64) -> Vec<u8> {
+    let names = format!("/{}/{}/{}/", key.kind, key.dtype, key.target);
+    [key.platform.as_bytes(), names.as_bytes(), &version.to_be_bytes()].concat()
+}

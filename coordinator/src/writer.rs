@@ -1,0 +1,106 @@
+//! The one writer: owns the farm, stores what changes, and only then answers.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::{broadcast, mpsc, oneshot};
+
+use crate::clock::Clock;
+use crate::farm::{Change, Event, Farm, Tick, Timestamp};
+use crate::signal::{Signal, signals};
+use crate::store::{Store, StoreError};
+
+/// Events that may wait for the writer.
+const INBOX_MAX: usize = 1024;
+
+/// Events that one commit carries at most: enough that a slow disk's sync is shared by every agent of a large farm.
+const GROUP_MAX: usize = 256;
+
+/// Signals that a follower may be behind. One that is further behind looks at everything.
+const SIGNALS_MAX: usize = 1024;
+
+/// How long the writer sleeps when no lease is about to end.
+const IDLE: Duration = Duration::from_secs(3600);
+
+/// An event with its way back: applied in order, its reply delivered after the commit.
+type Command = Box<dyn FnOnce(&mut Farm, Timestamp, &mut Vec<Change>) -> Delivery + Send>;
+
+/// Gives a reply to whoever waits for it.
+type Delivery = Box<dyn FnOnce() + Send>;
+
+/// The writer has stopped: the coordinator is shutting down, or its disk failed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("the coordinator is shutting down")]
+pub struct Stopped;
+
+/// A way to the writer, cheap to clone. The writer stops when the last one is dropped.
+#[derive(Clone)]
+pub struct Writer {
+    inbox: mpsc::Sender<Command>,
+    signals: broadcast::Sender<Signal>,
+}
+
+impl Writer {
+    /// Starts a writer on a thread of its own, because commits block. The receiver tells how it ended.
+    pub fn start(farm: Farm, store: Arc<dyn Store>, clock: Clock) -> (Self, oneshot::Receiver<Result<(), StoreError>>) {
+        let (inbox, commands) = mpsc::channel(INBOX_MAX);
+        let (signals, _) = broadcast::channel(SIGNALS_MAX);
+        let (ended, end) = oneshot::channel();
+        let runtime = tokio::runtime::Handle::current();
+        let feed = signals.clone();
+        std::thread::spawn(move || {
+            let end = runtime.block_on(run(farm, store, clock, commands, feed));
+            // Nobody listening means that the process is going down already.
+            let _ = ended.send(end);
+        });
+        (Self { inbox, signals }, end)
+    }
+
+    /// Gives an event to the farm. The reply comes when all that it rests on is stored.
+    pub async fn ask<E: Event>(&self, event: E) -> Result<E::Reply, Stopped> {
+        let (reply, answer) = oneshot::channel();
+        let command: Command = Box::new(move |farm, now, changes| {
+            let (answer, changed) = farm.apply(now, event);
+            changes.extend(changed);
+            // Whoever asked may have gone away; what they asked for is done all the same.
+            Box::new(move || drop(reply.send(answer)))
+        });
+        self.inbox.send(command).await.map_err(|_| Stopped)?;
+        answer.await.map_err(|_| Stopped)
+    }
+
+    /// Signals from now on. Subscribing before asking means that no change goes unnoticed.
+    pub fn subscribe(&self) -> broadcast::Receiver<Signal> {
+        self.signals.subscribe()
+    }
+}
+
+async fn run(
+    mut farm: Farm,
+    store: Arc<dyn Store>,
+    clock: Clock,
+    mut commands: mpsc::Receiver<Command>,
+    feed: broadcast::Sender<Signal>,
+) -> Result<(), StoreError> {
+    let mut group = Vec::with_capacity(GROUP_MAX);
+    loop {
+        let idle = farm.next_deadline().map_or(IDLE, |deadline| clock.until(deadline));
+        let received = tokio::time::timeout(idle, commands.recv_many(&mut group, GROUP_MAX)).await;
+        if received == Ok(0) {
+            return Ok(());
+        }
+        let now = clock.now();
+        let (_, mut changes) = farm.apply(now, Tick);
+        let deliveries: Vec<Delivery> = group.drain(..).map(|command| command(&mut farm, now, &mut changes)).collect();
+        // Durable first. A failure ends the writer and with it the process: memory is ahead of the disk.
+        if !changes.is_empty() {
+            store.commit(&changes)?;
+        }
+        // Visible second.
+        deliveries.into_iter().for_each(|deliver| deliver());
+        for signal in signals(&changes) {
+            // An error means that nobody follows.
+            let _ = feed.send(signal);
+        }
+    }
+}

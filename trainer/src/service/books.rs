@@ -1,0 +1,230 @@
+//! What has been measured, by model, and which model is to be fitted next. Pure: the time is an argument.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use wattfarm_cost::Hash;
+use wattfarm_cost::measurement::{Measurement, Recipe, Subject};
+use wattfarm_cost::model::{ModelKey, Target};
+
+use crate::fit::{Origin, Sample};
+
+/// Different layers from which on a model is fitted at once.
+const FIRST_FIT: usize = 5;
+
+/// New samples that make a model stale at once, for each that its last fit had: one in ten.
+const FITTED_PER_NEW: usize = 10;
+
+/// Without a new measurement of a platform for this long, even one sample makes a model stale.
+const QUIET: Duration = Duration::from_secs(2);
+
+/// A model rests for this many times what its last fit took, so that fitting takes at most a tenth of a core.
+const REST: u32 = 10;
+
+/// Everything that was measured, in memory: rebuilt from the coordinator's log after a start.
+#[derive(Debug, Default)]
+pub(super) struct Books {
+    accounts: BTreeMap<ModelKey, Account>,
+    platforms: BTreeMap<Hash, PlatformBook>,
+    /// The last measurement taken.
+    sequence: u64,
+}
+
+#[derive(Debug, Default)]
+struct PlatformBook {
+    measured: BTreeSet<Hash>,
+    last_arrival: Duration,
+}
+
+/// The samples of one model.
+#[derive(Debug, Default)]
+struct Account {
+    samples: Vec<Sample>,
+    distinct: BTreeSet<Hash>,
+    through_sequence: u64,
+    /// Samples that the last fit had; 0 before the first.
+    fitted: usize,
+    rest_until: Duration,
+}
+
+/// What a fit needs.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct Assignment {
+    pub(super) key: ModelKey,
+    pub(super) samples: Vec<Sample>,
+    pub(super) origin: Origin,
+}
+
+impl Books {
+    /// Takes a measurement, once. Networks are measured to judge models, not to fit them.
+    pub(super) fn take(&mut self, now: Duration, measurement: &Measurement) {
+        if measurement.sequence <= self.sequence {
+            return;
+        }
+        self.sequence = measurement.sequence;
+        let Subject::Layer(layer) = &measurement.subject else { return };
+        let hash = layer.hash();
+        let platform = self.platforms.entry(measurement.platform).or_default();
+        platform.measured.insert(hash);
+        platform.last_arrival = now;
+        let reading = &measurement.reading;
+        let values = [
+            (Target::RuntimeMs, Some(reading.runtime.median_ms)),
+            (Target::PowerW, reading.power.as_ref().map(|power| power.mean_w)),
+            (Target::EnergyMj, reading.energy_mj()),
+        ];
+        for (target, value) in values {
+            let Some(value) = value else { continue };
+            let key = ModelKey { platform: measurement.platform, kind: layer.kind(), dtype: layer.dtype(), target };
+            let account = self.accounts.entry(key).or_default();
+            account.samples.push(Sample { layer: layer.clone(), value });
+            account.distinct.insert(hash);
+            account.through_sequence = measurement.sequence;
+        }
+    }
+
+    /// The last measurement taken.
+    pub(super) fn sequence(&self) -> u64 {
+        self.sequence
+    }
+
+    /// Whether a layer has been measured on a platform.
+    pub(super) fn is_measured(&self, platform: &Hash, layer: &Hash) -> bool {
+        self.platforms.get(platform).is_some_and(|book| book.measured.contains(layer))
+    }
+
+    /// The fit to do next: of the stale models, the one whose last fit had the smallest part of its samples.
+    pub(super) fn next_fit(&self, now: Duration) -> Option<Assignment> {
+        let stale = self.accounts.iter().filter(|(key, account)| self.is_stale(now, key, account));
+        let covered = |account: &Account| account.fitted as f64 / account.samples.len() as f64;
+        let (&key, account) = stale.min_by(|a, b| covered(a.1).total_cmp(&covered(b.1)))?;
+        let origin = Origin { recipe: Recipe::LayerInNetwork1, through_sequence: account.through_sequence };
+        Some(Assignment { key, samples: account.samples.clone(), origin })
+    }
+
+    fn is_stale(&self, now: Duration, key: &ModelKey, account: &Account) -> bool {
+        let samples = account.samples.len();
+        if samples == account.fitted || now < account.rest_until {
+            return false;
+        }
+        let enough = match account.fitted {
+            0 => account.distinct.len() >= FIRST_FIT,
+            fitted => (samples - fitted) * FITTED_PER_NEW >= fitted,
+        };
+        enough || self.platforms.get(&key.platform).is_some_and(|book| now >= book.last_arrival + QUIET)
+    }
+
+    /// Notes that a fit of the first `samples` samples ended, well or not, after `took`.
+    pub(super) fn fitted(&mut self, now: Duration, key: ModelKey, samples: usize, took: Duration) {
+        if let Some(account) = self.accounts.get_mut(&key) {
+            account.fitted = samples;
+            account.rest_until = now + took * REST;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use wattfarm_cost::Kind;
+
+    use super::super::testing::{measurement, measurement_of_network, platform, relu};
+    use super::*;
+
+    const fn seconds(seconds: u64) -> Duration {
+        Duration::from_secs(seconds)
+    }
+
+    /// Takes measurements `from..to` of as many different layers.
+    fn take(books: &mut Books, now: Duration, from: u64, to: u64) {
+        (from..to).for_each(|sequence| books.take(now, &measurement(sequence, relu(sequence))));
+    }
+
+    #[test]
+    fn the_first_fit_waits_for_five_layers_or_for_quiet() {
+        let mut books = Books::default();
+        take(&mut books, seconds(10), 1, 5);
+        assert_eq!(books.next_fit(seconds(10)), None);
+        assert_eq!(books.next_fit(seconds(12)).map(|fit| fit.samples.len()), Some(4));
+        take(&mut books, seconds(10), 5, 6);
+        let fit = books.next_fit(seconds(10)).expect("five layers");
+        assert_eq!((fit.samples.len(), fit.origin.through_sequence, fit.key.kind), (5, 5, Kind::Relu));
+    }
+
+    #[test]
+    fn replicas_are_samples_but_no_layers() {
+        let mut books = Books::default();
+        (1..=9).for_each(|sequence| books.take(seconds(1), &measurement(sequence, relu(sequence % 4 + 1))));
+        assert_eq!(books.next_fit(seconds(1)), None);
+    }
+
+    #[test]
+    fn growth_quiet_and_rest_decide_on_later_fits() {
+        // (samples at the last fit, samples now, how long it took in s, seconds since, quiet, stale)
+        let cases = [
+            (100, 109, 0, 1, false, false),
+            (100, 110, 0, 1, false, true),
+            (100, 101, 0, 5, true, true),
+            (100, 100, 0, 100, true, false),
+            (100, 150, 3, 29, false, false),
+            (100, 150, 3, 30, false, true),
+        ];
+        for (before, after, took, since, quiet, stale) in cases {
+            let mut books = Books::default();
+            take(&mut books, seconds(0), 1, before + 1);
+            let key = books.next_fit(seconds(0)).expect("many layers").key;
+            books.fitted(seconds(0), key, before as usize, seconds(took));
+            let now = seconds(since);
+            take(&mut books, if quiet { now - QUIET } else { now }, before + 1, after + 1);
+            assert_eq!(books.next_fit(now).is_some(), stale, "{before} {after} {took} {since} {quiet}");
+        }
+    }
+
+    #[test]
+    fn the_least_covered_model_is_first() {
+        let mut books = Books::default();
+        take(&mut books, seconds(0), 1, 11);
+        let relu = books.next_fit(seconds(0)).expect("ten layers").key;
+        books.fitted(seconds(0), relu, 10, seconds(0));
+        take(&mut books, seconds(0), 11, 31);
+        (31..=36).for_each(|n| books.take(seconds(0), &measurement(n, super::super::testing::linear(n))));
+        let linear = books.next_fit(seconds(0)).expect("both are stale").key;
+        assert_eq!(linear.kind, Kind::Linear);
+        books.fitted(seconds(0), linear, 6, seconds(0));
+        assert_eq!(books.next_fit(seconds(0)).map(|fit| fit.key), Some(relu));
+    }
+
+    #[test]
+    fn a_measurement_counts_once_and_networks_never() {
+        let mut books = Books::default();
+        take(&mut books, seconds(0), 1, 7);
+        take(&mut books, seconds(0), 1, 7);
+        books.take(seconds(0), &measurement_of_network(7));
+        assert_eq!(books.next_fit(seconds(0)).map(|fit| fit.samples.len()), Some(6));
+        assert_eq!(books.sequence(), 7);
+        assert!(books.is_measured(&platform(), &relu(3).hash()) && !books.is_measured(&platform(), &relu(300).hash()));
+    }
+
+    #[test]
+    fn power_makes_models_of_power_and_energy() {
+        let mut books = Books::default();
+        for sequence in 1..=5 {
+            let mut measurement = measurement(sequence, relu(sequence));
+            let power = wattfarm_cost::measurement::Power {
+                mean_w: 50.0,
+                idle_w: None,
+                sensor: "test".to_owned(),
+                window_s: 1.0,
+            };
+            measurement.reading.power = Some(power);
+            books.take(seconds(0), &measurement);
+        }
+        let mut fitted = Vec::new();
+        while let Some(fit) = books.next_fit(seconds(0)) {
+            fitted.push((fit.key.target, fit.samples[0].value));
+            books.fitted(seconds(0), fit.key, fit.samples.len(), seconds(0));
+        }
+        let runtime = measurement(1, relu(1)).reading.runtime.median_ms;
+        let expected = [(Target::RuntimeMs, runtime), (Target::PowerW, 50.0), (Target::EnergyMj, 50.0 * runtime)];
+        assert_eq!(fitted, expected);
+    }
+}

@@ -1,0 +1,181 @@
+//! The trainer's life: follows the coordinator's measurements and campaigns, proposes layers, fits and publishes models.
+//!
+//! What to do is decided by a pure state machine ([`core`]) from what the coordinator tells; here is the loop around it.
+//! The trainer holds nothing that it cannot rebuild: it starts with an empty memory and reads everything anew.
+
+mod backoff;
+mod books;
+mod core;
+mod follow;
+mod queue;
+#[cfg(test)]
+mod testing;
+
+use std::time::Instant;
+
+use tokio::sync::mpsc::{self, Sender};
+use tokio::time::{Duration, MissedTickBehavior, interval};
+use tonic::Status;
+use wattfarm_cost::Layer;
+use wattfarm_cost::id::CampaignId;
+use wattfarm_cost::model::Model;
+use wattfarm_proto::connect::{Connection, unary};
+use wattfarm_proto::error::is_transient;
+use wattfarm_proto::v1;
+
+use self::backoff::Backoff;
+use self::books::Assignment;
+use self::core::{Effect, Event, Trainer};
+use self::queue::Proposal;
+use crate::fit;
+
+/// Events waiting for the loop, at most: a batch of measurements each.
+const INBOX: usize = 64;
+
+/// How often time is looked at where nothing happens.
+const TICK: Duration = Duration::from_millis(500);
+
+/// Why a trainer ends by itself.
+#[derive(Debug, thiserror::Error)]
+pub enum ServiceError {
+    /// The coordinator will never answer this trainer.
+    #[error("follow the coordinator's {what}")]
+    Refused {
+        /// What was asked for.
+        what: &'static str,
+        /// The refusal.
+        #[source]
+        status: Box<Status>,
+    },
+}
+
+/// Runs until `shutdown` ends, or the coordinator refuses for good. A fit that is under way then is given up.
+pub async fn run(
+    connection: Connection,
+    threads: usize,
+    shutdown: impl Future<Output = ()>,
+) -> Result<(), ServiceError> {
+    let (events, mut inbox) = mpsc::channel(INBOX);
+    let measurements = follow::measurements(connection.clone(), events.clone());
+    let campaigns = follow::campaigns(connection.clone(), events.clone());
+    let shell = Shell { connection, threads, events };
+    tokio::pin!(measurements, campaigns, shutdown);
+    let mut ticks = interval(TICK);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let start = Instant::now();
+    let mut trainer = Trainer::default();
+    loop {
+        let event = tokio::select! {
+            () = &mut shutdown => return Ok(()),
+            over = &mut measurements => return over,
+            over = &mut campaigns => return over,
+            Some(event) = inbox.recv() => event,
+            _ = ticks.tick() => Event::Tick,
+        };
+        trainer.apply(start.elapsed(), event).into_iter().for_each(|effect| shell.start(effect));
+    }
+}
+
+/// What carries effects out, each in a task of its own that ends with an event.
+struct Shell {
+    connection: Connection,
+    threads: usize,
+    events: Sender<Event>,
+}
+
+impl Shell {
+    fn start(&self, effect: Effect) {
+        let (connection, events) = (self.connection.clone(), self.events.clone());
+        match effect {
+            Effect::Propose { campaign, layers } => {
+                tokio::spawn(async move {
+                    let proposal = propose(&connection, campaign, &layers).await;
+                    // The receiver is gone only when the trainer ends.
+                    _ = events.send(Event::Proposed { campaign, proposal }).await;
+                });
+            }
+            Effect::Fit(assignment) => {
+                let threads = self.threads;
+                tokio::spawn(async move {
+                    let (key, samples, started) = (assignment.key, assignment.samples.len(), Instant::now());
+                    let model = tokio::task::spawn_blocking(move || fit_one(&assignment, threads)).await;
+                    let took = started.elapsed();
+                    // A fit that panicked has said so; its key waits for new samples like one that failed.
+                    if let Ok(Some(model)) = model {
+                        publish(&connection, &model, took).await;
+                    }
+                    _ = events.send(Event::Fitted { key, samples, took }).await;
+                });
+            }
+            Effect::Complain(error) => tracing::error!(%error, "campaign passed over"),
+        }
+    }
+}
+
+async fn propose(connection: &Connection, campaign: CampaignId, layers: &[Layer]) -> Proposal {
+    let request =
+        v1::ProposeLayersRequest { campaign_id: campaign.to_string(), layers: layers.iter().map(Into::into).collect() };
+    let answer = answered(|| {
+        let (mut client, request) = (connection.trainer(), unary(request.clone()));
+        async move { client.propose_layers(request).await }
+    });
+    match answer.await {
+        Ok(answer) => {
+            let v1::ProposeLayersResponse { queued, already_measured, excluded } = answer.into_inner();
+            tracing::debug!(%campaign, layers = layers.len(), queued, already_measured, excluded, "proposed");
+            Proposal::Taken { queued: queued.into() }
+        }
+        Err(status) => {
+            tracing::info!(%campaign, %status, "proposal refused");
+            Proposal::Refused
+        }
+    }
+}
+
+fn fit_one(assignment: &Assignment, threads: usize) -> Option<Model> {
+    let Assignment { key, samples, origin } = assignment;
+    fit::fit(*key, samples, *origin, threads)
+        .inspect_err(|error| {
+            let error: &dyn std::error::Error = error;
+            tracing::error!(kind = %key.kind, target = %key.target, error, "fit failed");
+        })
+        .ok()
+}
+
+async fn publish(connection: &Connection, model: &Model, took: Duration) {
+    let request = v1::PublishModelsRequest { models: vec![model.into()] };
+    let answer = answered(|| {
+        let (mut client, request) = (connection.trainer(), unary(request.clone()));
+        async move { client.publish_models(request).await }
+    });
+    let key = &model.key;
+    match answer.await {
+        Ok(answer) => tracing::info!(
+            platform = %key.platform,
+            kind = %key.kind,
+            dtype = %key.dtype,
+            target = %key.target,
+            samples = model.provenance.samples,
+            terms = model.terms.len(),
+            rmspe_percent = model.validation.rmspe,
+            seconds = took.as_secs_f64(),
+            version = answer.into_inner().versions.first(),
+            "fitted"
+        ),
+        Err(status) => tracing::error!(kind = %key.kind, target = %key.target, %status, "model refused"),
+    }
+}
+
+/// Calls until the coordinator answers: calls may be repeated, and a lost one says nothing.
+async fn answered<T, F>(call: impl Fn() -> F) -> Result<T, Status>
+where
+    F: Future<Output = Result<T, Status>>,
+{
+    let mut backoff = Backoff::default();
+    loop {
+        match call().await {
+            Err(status) if is_transient(&status) => backoff.wait().await,
+            answer => return answer,
+        }
+    }
+}
