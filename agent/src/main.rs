@@ -10,7 +10,7 @@ use clap::{Parser, Subcommand, ValueEnum};
 use tokio::signal::unix::{SignalKind, signal};
 use tracing_subscriber::EnvFilter;
 use wattfarm_agent::device::{self, Cores};
-use wattfarm_agent::executor::Executor;
+use wattfarm_agent::executor::{self, Executor};
 use wattfarm_agent::identity::StateFolder;
 use wattfarm_agent::recipe::{Monotonic, Scratch};
 use wattfarm_agent::{additivity, worker};
@@ -73,6 +73,7 @@ enum LogFormat {
 }
 
 fn main() -> anyhow::Result<()> {
+    executor::prepare_process();
     let args = Args::parse();
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
     let log = tracing_subscriber::fmt()

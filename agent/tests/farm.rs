@@ -21,8 +21,16 @@ struct Process(Child);
 
 impl Process {
     fn start(binary: &Path, arguments: &[&str], log: &Path) -> Self {
-        let log = std::fs::OpenOptions::new().create(true).append(true).open(log).expect("a log");
-        let child = Command::new(binary).args(arguments).stdin(Stdio::null()).stderr(log).spawn();
+        let log = std::fs::OpenOptions::new()
+            .create(true)
+            .append(true)
+            .open(log)
+            .expect("a log");
+        let child = Command::new(binary)
+            .args(arguments)
+            .stdin(Stdio::null())
+            .stderr(log)
+            .spawn();
         let hint = "run `cargo build --workspace` first, or `make test`";
         Self(child.unwrap_or_else(|error| panic!("start {}: {error}; {hint}", binary.display())))
     }
@@ -36,7 +44,13 @@ impl Process {
     /// As an operator would: SIGTERM, within 10 s.
     fn terminate(mut self) -> ExitStatus {
         let pid = self.0.id().to_string();
-        assert!(Command::new("kill").arg(pid).status().expect("kill runs").success());
+        assert!(
+            Command::new("kill")
+                .arg(pid)
+                .status()
+                .expect("kill runs")
+                .success()
+        );
         let deadline = Instant::now() + Duration::from_secs(10);
         loop {
             match self.0.try_wait().expect("waits") {
@@ -73,7 +87,11 @@ impl Farm {
 
     fn spawn(&self, name: &str, arguments: &[&str]) -> Process {
         let agent = Path::new(env!("CARGO_BIN_EXE_wattfarm-agent"));
-        Process::start(&agent.with_file_name(name), arguments, &self.path(&format!("{name}.log")))
+        Process::start(
+            &agent.with_file_name(name),
+            arguments,
+            &self.path(&format!("{name}.log")),
+        )
     }
 
     /// The first time on a port that is free, later on the same.
@@ -81,9 +99,21 @@ impl Farm {
         let _ = std::fs::remove_file(self.path("ready"));
         let (store, ready) = (self.text("store"), self.text("ready"));
         let listen = self.address.clone();
-        let process =
-            self.spawn("wattfarm-coordinator", &["--listen", &listen, "--store", &store, "--ready-file", &ready]);
-        self.address = wait_for("the coordinator", async || std::fs::read_to_string(&ready).ok()).await;
+        let process = self.spawn(
+            "wattfarm-coordinator",
+            &[
+                "--listen",
+                &listen,
+                "--store",
+                &store,
+                "--ready-file",
+                &ready,
+            ],
+        );
+        self.address = wait_for("the coordinator", async || {
+            std::fs::read_to_string(&ready).ok()
+        })
+        .await;
         self.address.truncate(self.address.trim_end().len());
         process
     }
@@ -97,35 +127,67 @@ impl Farm {
 
     fn trainer(&self) -> Process {
         let key = self.text("store/operator.key");
-        self.spawn("wattfarm-trainer", &["--coordinator", &self.address, "--operator-key-file", &key])
+        self.spawn(
+            "wattfarm-trainer",
+            &["--coordinator", &self.address, "--operator-key-file", &key],
+        )
     }
 
     fn connection(&self) -> Connection {
-        let key = std::fs::read_to_string(self.path("store/operator.key")).expect("the coordinator wrote it");
+        let key = std::fs::read_to_string(self.path("store/operator.key"))
+            .expect("the coordinator wrote it");
         Connection::lazy(&self.address, Some(key.trim())).expect("an address")
     }
 
     async fn token(&self) -> String {
         let request = v1::CreateTokenRequest::default();
-        self.connection().farm().create_token(unary(request)).await.expect("a token").into_inner().token
+        self.connection()
+            .farm()
+            .create_token(unary(request))
+            .await
+            .expect("a token")
+            .into_inner()
+            .token
     }
 
     /// Every measurement in the books; `None` while the coordinator is away.
     async fn books(&self) -> Option<Vec<Measurement>> {
         let request = v1::ExportMeasurementsRequest::default();
-        let mut stream = self.connection().farm().export_measurements(request).await.ok()?.into_inner();
+        let mut stream = self
+            .connection()
+            .farm()
+            .export_measurements(request)
+            .await
+            .ok()?
+            .into_inner();
         let mut books = Vec::new();
         while let Some(message) = stream.message().await.ok()? {
             let measurements = message.measurements.into_iter().map(Measurement::try_from);
-            books.extend(measurements.collect::<Result<Vec<_>, _>>().expect("our own messages"));
+            books.extend(
+                measurements
+                    .collect::<Result<Vec<_>, _>>()
+                    .expect("our own messages"),
+            );
         }
         Some(books)
     }
 
     async fn campaign(&self, id: &str) -> Option<v1::Campaign> {
         let request = v1::ListCampaignsRequest::default();
-        let listed = self.connection().farm().list_campaigns(unary(request)).await.ok()?.into_inner().campaigns;
-        listed.into_iter().find(|campaign| campaign.request.as_ref().is_some_and(|request| request.campaign_id == id))
+        let listed = self
+            .connection()
+            .farm()
+            .list_campaigns(unary(request))
+            .await
+            .ok()?
+            .into_inner()
+            .campaigns;
+        listed.into_iter().find(|campaign| {
+            campaign
+                .request
+                .as_ref()
+                .is_some_and(|request| request.campaign_id == id)
+        })
     }
 }
 
@@ -135,15 +197,27 @@ async fn wait_for<T>(what: &str, mut ready: impl AsyncFnMut() -> Option<T>) -> T
         if let Some(found) = ready().await {
             return found;
         }
-        assert!(Instant::now() < deadline, "waited {PATIENCE:?} in vain for {what}");
+        assert!(
+            Instant::now() < deadline,
+            "waited {PATIENCE:?} in vain for {what}"
+        );
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
 }
 
 /// What must hold of the books at every moment.
 fn check_books(books: &[Measurement]) {
-    assert!(books.iter().zip(1..).all(|(measurement, sequence)| measurement.sequence == sequence), "a gap");
-    let reports: BTreeSet<_> = books.iter().map(|measurement| (measurement.job, measurement.lease)).collect();
+    assert!(
+        books
+            .iter()
+            .zip(1..)
+            .all(|(measurement, sequence)| measurement.sequence == sequence),
+        "a gap"
+    );
+    let reports: BTreeSet<_> = books
+        .iter()
+        .map(|measurement| (measurement.job, measurement.lease))
+        .collect();
     assert_eq!(reports.len(), books.len(), "a report was counted twice");
 }
 
@@ -153,13 +227,23 @@ fn check_books(books: &[Measurement]) {
 async fn a_campaign_survives_kills() {
     const JOBS: u64 = 90;
     let folder = tempfile::tempdir().expect("a folder");
-    let mut farm = Farm { folder, address: "127.0.0.1:0".to_owned() };
+    let mut farm = Farm {
+        folder,
+        address: "127.0.0.1:0".to_owned(),
+    };
     let mut coordinator = farm.coordinator().await;
     let trainer = farm.trainer();
     let mut agent = farm.agent(Some(&farm.token().await));
     let platform = wait_for("the platform", async || {
         let request = v1::ListPlatformsRequest::default();
-        let listed = farm.connection().models().list_platforms(unary(request)).await.ok()?.into_inner().platforms;
+        let listed = farm
+            .connection()
+            .models()
+            .list_platforms(unary(request))
+            .await
+            .ok()?
+            .into_inner()
+            .platforms;
         listed.into_iter().next().map(|platform| platform.slug)
     });
     let platform = platform.await;
@@ -168,11 +252,19 @@ async fn a_campaign_survives_kills() {
         campaign_id: id.clone(),
         platform: platform.clone(),
         kinds: ["relu", "softmax", "permute"].map(str::to_owned).to_vec(),
-        budget: Some(v1::campaign_request::Budget { budget: Some(v1::campaign_request::budget::Budget::Jobs(JOBS)) }),
+        budget: Some(v1::campaign_request::Budget {
+            budget: Some(v1::campaign_request::budget::Budget::Jobs(JOBS)),
+        }),
         ..v1::CampaignRequest::default()
     };
-    let request = v1::RequestModelsRequest { campaign: Some(campaign) };
-    farm.connection().models().request_models(unary(request)).await.expect("requested");
+    let request = v1::RequestModelsRequest {
+        campaign: Some(campaign),
+    };
+    farm.connection()
+        .models()
+        .request_models(unary(request))
+        .await
+        .expect("requested");
 
     for kill in 1..=2 {
         let before = wait_for("measurements", async || {
@@ -184,25 +276,46 @@ async fn a_campaign_survives_kills() {
         coordinator = farm.coordinator().await;
         let after = wait_for("the books", async || farm.books().await).await;
         check_books(&after);
-        assert_eq!(before[..], after[..before.len()], "what was acknowledged is there, unchanged");
+        assert_eq!(
+            before[..],
+            after[..before.len()],
+            "what was acknowledged is there, unchanged"
+        );
         agent.kill();
         agent = farm.agent(None);
     }
 
     let ended = wait_for("the campaign to end", async || {
-        farm.campaign(&id).await.filter(|campaign| campaign.ended_at_ms.is_some())
+        farm.campaign(&id)
+            .await
+            .filter(|campaign| campaign.ended_at_ms.is_some())
     });
     let ended = ended.await;
     assert_eq!(ended.state(), v1::CampaignState::Exhausted);
-    assert_eq!(ended.jobs_done + ended.jobs_infeasible + ended.jobs_parked, JOBS);
+    assert_eq!(
+        ended.jobs_done + ended.jobs_infeasible + ended.jobs_parked,
+        JOBS
+    );
     let books = wait_for("the books", async || farm.books().await).await;
     check_books(&books);
     let measured: BTreeSet<_> = books.iter().map(|measurement| measurement.job).collect();
-    assert!(measured.len() as u64 >= ended.jobs_done, "every job that is done has its measurement");
+    assert!(
+        measured.len() as u64 >= ended.jobs_done,
+        "every job that is done has its measurement"
+    );
 
     let fitted = wait_for("models of all three kinds", async || {
-        let request = v1::GetModelsRequest { platform: platform.clone(), kinds: vec![] };
-        let mut stream = farm.connection().models().get_models(request).await.ok()?.into_inner();
+        let request = v1::GetModelsRequest {
+            platform: platform.clone(),
+            kinds: vec![],
+        };
+        let mut stream = farm
+            .connection()
+            .models()
+            .get_models(request)
+            .await
+            .ok()?
+            .into_inner();
         let mut kinds = BTreeSet::new();
         while let Some(message) = stream.message().await.ok()? {
             if let Some(v1::get_models_response::Part::Model(model)) = message.part {
@@ -215,5 +328,8 @@ async fn a_campaign_survives_kills() {
 
     assert!(agent.terminate().success(), "the agent ends cleanly");
     assert!(trainer.terminate().success(), "the trainer ends cleanly");
-    assert!(coordinator.terminate().success(), "the coordinator ends cleanly");
+    assert!(
+        coordinator.terminate().success(),
+        "the coordinator ends cleanly"
+    );
 }

@@ -16,7 +16,10 @@ impl Clock {
     /// A clock set by the machine's.
     pub fn start() -> Self {
         let since_1970 = SystemTime::UNIX_EPOCH.elapsed().unwrap_or_default();
-        Self { started: Instant::now(), started_at: Timestamp(since_1970.as_millis() as u64) }
+        Self {
+            started: Instant::now(),
+            started_at: Timestamp(since_1970.as_millis() as u64),
+        }
     }
 
     /// The time.

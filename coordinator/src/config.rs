@@ -10,11 +10,21 @@ use clap::{Parser, ValueEnum};
 #[command(name = "wattfarm-coordinator", version)]
 pub struct Config {
     /// Where to listen; port 0 takes a free one
-    #[arg(long, env = "WATTFARM_LISTEN", default_value = "127.0.0.1:7461", value_name = "ADDRESS")]
+    #[arg(
+        long,
+        env = "WATTFARM_LISTEN",
+        default_value = "127.0.0.1:7461",
+        value_name = "ADDRESS"
+    )]
     pub listen: SocketAddr,
 
     /// The folder of the store; the operator's key lies in it too
-    #[arg(long, env = "WATTFARM_STORE", default_value = "./wattfarm-store", value_name = "DIR")]
+    #[arg(
+        long,
+        env = "WATTFARM_STORE",
+        default_value = "./wattfarm-store",
+        value_name = "DIR"
+    )]
     pub store: PathBuf,
 
     /// A file to write the address to once calls are taken
@@ -55,6 +65,10 @@ impl Config {
     /// Refuses what would do harm.
     pub fn check(&self) -> Result<(), ConfigError> {
         let private = self.listen.ip().is_loopback() || self.allow_plaintext;
-        if private { Ok(()) } else { Err(ConfigError::Plaintext(self.listen)) }
+        if private {
+            Ok(())
+        } else {
+            Err(ConfigError::Plaintext(self.listen))
+        }
     }
 }

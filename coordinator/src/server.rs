@@ -18,6 +18,7 @@ use tonic::transport::server::TcpIncoming;
 use crate::clock::Clock;
 use crate::farm::{Farm, SecretHash};
 use crate::grpc::{self, Shell};
+use crate::secret;
 use crate::store::{Store, StoreError};
 use crate::writer::Writer;
 
@@ -37,29 +38,51 @@ pub struct Server {
 
 impl Server {
     /// Starts a coordinator over a store.
-    pub async fn start(store: Arc<dyn Store>, operator_key: &str, listen: SocketAddr) -> anyhow::Result<Self> {
+    pub async fn start(
+        store: Arc<dyn Store>,
+        operator_key: &str,
+        listen: SocketAddr,
+    ) -> anyhow::Result<Self> {
         let clock = Clock::start();
         let records = store.load().context("load the store")?;
         let (jobs, measurements) = (records.jobs.len(), records.sequence);
         let farm = Farm::restore(records, clock.now());
-        let listener = TcpListener::bind(listen).await.with_context(|| format!("listen on {listen}"))?;
-        let address = listener.local_addr().context("read the listening address")?;
+        let listener = TcpListener::bind(listen)
+            .await
+            .with_context(|| format!("listen on {listen}"))?;
+        let address = listener
+            .local_addr()
+            .context("read the listening address")?;
         let (writer, writer_end) = Writer::start(farm, Arc::clone(&store), clock);
         let (stop, stopping) = watch::channel(false);
         let operator_key = SecretHash::of(operator_key);
-        let routes = grpc::routes(Shell { writer, store, operator_key, stopping: stopping.clone() }).await?;
+        let routes = grpc::routes(Shell {
+            writer,
+            store,
+            operator_key,
+            stopping: stopping.clone(),
+        })
+        .await?;
         let mut asked_to_stop = stopping;
         let transport = Transport::builder()
             .timeout(CALL_TIMEOUT)
             .http2_keepalive_interval(Some(Duration::from_secs(10)))
             .http2_keepalive_timeout(Some(Duration::from_secs(10)))
             .add_routes(routes)
-            .serve_with_incoming_shutdown(TcpIncoming::from(listener).with_nodelay(Some(true)), async move {
-                // An error means that the server itself was dropped.
-                let _ = asked_to_stop.wait_for(|stop| *stop).await;
-            });
+            .serve_with_incoming_shutdown(
+                TcpIncoming::from(listener).with_nodelay(Some(true)),
+                async move {
+                    // An error means that the server itself was dropped.
+                    let _ = asked_to_stop.wait_for(|stop| *stop).await;
+                },
+            );
         tracing::info!(%address, jobs, measurements, "taking calls");
-        Ok(Self { address, stop, transport: tokio::spawn(transport), writer_end })
+        Ok(Self {
+            address,
+            stop,
+            transport: tokio::spawn(transport),
+            writer_end,
+        })
     }
 
     /// Where it listens.
@@ -89,7 +112,9 @@ impl Server {
         }
         // The writer ends when the last call that could ask it has gone.
         match tokio::time::timeout(Duration::from_secs(1), self.writer_end).await {
-            Ok(end) => end.context("the writer panicked")?.context("store what was reported"),
+            Ok(end) => end
+                .context("the writer panicked")?
+                .context("store what was reported"),
             Err(_) => bail!("calls were still under way: what they had acknowledged is stored"),
         }
     }
@@ -100,15 +125,21 @@ pub fn operator_key(folder: &Path) -> anyhow::Result<String> {
     let path = folder.join("operator.key");
     match fs::read_to_string(&path) {
         Ok(key) if key.trim().len() == 64 => Ok(key.trim().to_ascii_lowercase()),
-        Ok(_) => bail!("`{}` does not hold a key of 64 hexadecimal digits: delete it to get a new one", path.display()),
+        Ok(_) => bail!(
+            "`{}` does not hold a key of 64 hexadecimal digits: delete it to get a new one",
+            path.display()
+        ),
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            let key: String = rand::random::<[u8; 32]>().iter().map(|byte| format!("{byte:02x}")).collect();
-            fs::create_dir_all(folder).with_context(|| format!("make the folder `{}`", folder.display()))?;
+            let key = secret::fresh();
+            fs::create_dir_all(folder)
+                .with_context(|| format!("make the folder `{}`", folder.display()))?;
             write_whole(&path, &key)?;
             tracing::info!(path = %path.display(), "wrote the operator's key");
             Ok(key)
         }
-        Err(error) => Err(error).with_context(|| format!("read the operator's key `{}`", path.display())),
+        Err(error) => {
+            Err(error).with_context(|| format!("read the operator's key `{}`", path.display()))
+        }
     }
 }
 
@@ -116,7 +147,12 @@ pub fn operator_key(folder: &Path) -> anyhow::Result<String> {
 pub fn write_whole(path: &Path, text: &str) -> anyhow::Result<()> {
     let draft = path.with_added_extension("new");
     let write = || {
-        let mut file = fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&draft)?;
+        let mut file = fs::OpenOptions::new()
+            .write(true)
+            .create(true)
+            .truncate(true)
+            .mode(0o600)
+            .open(&draft)?;
         file.write_all(text.as_bytes())?;
         file.sync_all()?;
         fs::rename(&draft, path)

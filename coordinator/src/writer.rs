@@ -42,7 +42,11 @@ pub struct Writer {
 
 impl Writer {
     /// Starts a writer on a thread of its own, because commits block. The receiver tells how it ended.
-    pub fn start(farm: Farm, store: Arc<dyn Store>, clock: Clock) -> (Self, oneshot::Receiver<Result<(), StoreError>>) {
+    pub fn start(
+        farm: Farm,
+        store: Arc<dyn Store>,
+        clock: Clock,
+    ) -> (Self, oneshot::Receiver<Result<(), StoreError>>) {
         let (inbox, commands) = mpsc::channel(INBOX_MAX);
         let (signals, _) = broadcast::channel(SIGNALS_MAX);
         let (ended, end) = oneshot::channel();
@@ -84,14 +88,19 @@ async fn run(
 ) -> Result<(), StoreError> {
     let mut group = Vec::with_capacity(GROUP_MAX);
     loop {
-        let idle = farm.next_deadline().map_or(IDLE, |deadline| clock.until(deadline));
+        let idle = farm
+            .next_deadline()
+            .map_or(IDLE, |deadline| clock.until(deadline));
         let received = tokio::time::timeout(idle, commands.recv_many(&mut group, GROUP_MAX)).await;
         if received == Ok(0) {
             return Ok(());
         }
         let now = clock.now();
         let (_, mut changes) = farm.apply(now, Tick);
-        let deliveries: Vec<Delivery> = group.drain(..).map(|command| command(&mut farm, now, &mut changes)).collect();
+        let deliveries: Vec<Delivery> = group
+            .drain(..)
+            .map(|command| command(&mut farm, now, &mut changes))
+            .collect();
         // Durable first. A failure ends the writer and with it the process: memory is ahead of the disk.
         if !changes.is_empty() {
             store.commit(&changes)?;

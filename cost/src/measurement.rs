@@ -94,6 +94,10 @@ pub struct Runtime {
     pub repetitions: u32,
     /// Calls before the first timed one.
     pub warmup: u32,
+    /// Timed calls that were thrown away, because the device was not the agent's alone while they ran. If there are
+    /// samples beside them, these are undisturbed.
+    #[serde(default)]
+    pub disturbed: u32,
     /// Every timed call in order, in ms, at most [`SAMPLES_MAX`].
     pub samples_ms: Vec<f32>,
 }

@@ -330,6 +330,7 @@ impl TryFrom<v1::Reading> for Reading {
                 high_ms: runtime.high_ms,
                 repetitions: runtime.repetitions,
                 warmup: runtime.warmup,
+                disturbed: runtime.disturbed,
                 samples_ms: runtime.samples_ms,
             },
             power: message.power.map(|power| Power {
@@ -370,6 +371,7 @@ impl From<&Reading> for v1::Reading {
                 high_ms: runtime.high_ms,
                 repetitions: runtime.repetitions,
                 warmup: runtime.warmup,
+                disturbed: runtime.disturbed,
                 samples_ms: runtime.samples_ms,
             }),
             power: power.map(|power| v1::reading::Power {

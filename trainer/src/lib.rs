@@ -2,6 +2,6 @@
 //! speaks with the coordinator ([`service`]). It holds nothing that it cannot rebuild from what the coordinator tells.
 
 pub mod design;
-pub mod lasso;
 pub mod fit;
+pub mod lasso;
 pub mod service;

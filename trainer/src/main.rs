@@ -1,5 +1,6 @@
 //! `wattfarm-trainer`: fits models to a coordinator's measurements, continuously.
 
+use std::io::{IsTerminal as _, stderr};
 use std::path::PathBuf;
 
 use anyhow::Context as _;
@@ -15,7 +16,11 @@ use wattfarm_proto::connect::Connection;
 #[command(version)]
 struct Args {
     /// The coordinator's address.
-    #[arg(long, env = "WATTFARM_COORDINATOR", default_value = "http://127.0.0.1:7461")]
+    #[arg(
+        long,
+        env = "WATTFARM_COORDINATOR",
+        default_value = "http://127.0.0.1:7461"
+    )]
     coordinator: String,
     /// File with the operator's key.
     #[arg(long, env = "WATTFARM_OPERATOR_KEY_FILE")]
@@ -39,9 +44,13 @@ async fn main() -> anyhow::Result<()> {
     let args = Args::parse();
     start_log(args.log_format);
     let path = args.operator_key_file.display();
-    let key = std::fs::read_to_string(&args.operator_key_file).with_context(|| format!("read operator's key {path}"))?;
+    let key = std::fs::read_to_string(&args.operator_key_file)
+        .with_context(|| format!("read operator's key {path}"))?;
     let connection = Connection::lazy(&args.coordinator, Some(key.trim()))?;
-    let (mut interrupt, mut terminate) = (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
+    let (mut interrupt, mut terminate) = (
+        signal(SignalKind::interrupt())?,
+        signal(SignalKind::terminate())?,
+    );
     let shutdown = async {
         tokio::select! {
             _ = interrupt.recv() => (),
@@ -56,7 +65,10 @@ async fn main() -> anyhow::Result<()> {
 
 fn start_log(format: LogFormat) {
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
-    let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    let log = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_ansi(stderr().is_terminal())
+        .with_writer(stderr);
     match format {
         LogFormat::Text => log.init(),
         LogFormat::Json => log.json().init(),

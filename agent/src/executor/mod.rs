@@ -23,10 +23,9 @@ pub struct Executor {
 }
 
 impl Executor {
-    /// Prepares libtorch in the calling thread: one thread, seeded, and an allocator that keeps what it freed.
+    /// Prepares libtorch in the calling thread: one thread, seeded.
     /// `memory_limit` tells how many bytes a job may use at the moment.
     pub fn new(memory_limit: impl Fn() -> u64 + 'static) -> Self {
-        allocator::keep_freed_memory();
         tch::set_num_threads(1);
         tch::manual_seed(0);
         Self {
@@ -63,6 +62,13 @@ impl Executor {
     pub fn release_memory(&self) {
         allocator::release();
     }
+}
+
+/// Makes the allocator keep what is freed. To be called first thing in `main`: a thread that has allocated before has an
+/// arena of its own, which maps and unmaps large blocks all the same, and a layer with large weights then takes twice as
+/// long.
+pub fn prepare_process() {
+    allocator::keep_freed_memory();
 }
 
 /// The version of the libtorch that is loaded, such as `2.11.0`.

@@ -3,15 +3,19 @@
 //! Recipes see a [`Workload`] and a [`Clock`], never libtorch: tests play recorded durations.
 
 mod cache;
+mod calls;
+mod clock;
 mod statistics;
 mod stop;
 
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use wattfarm_cost::measurement::{Recipe, Runtime, SAMPLES_MAX};
+use wattfarm_cost::measurement::{Recipe, Runtime};
 
 pub use cache::Scratch;
+use calls::Calls;
+pub use clock::{Clock, Monotonic};
 pub use statistics::median_interval;
 pub use stop::{StopRule, Verdict};
 
@@ -36,28 +40,6 @@ pub enum Failure {
     /// The agent was asked to stop.
     #[error("interrupted")]
     Interrupted,
-}
-
-/// Where time comes from.
-pub trait Clock {
-    /// Time since some fixed moment.
-    fn now(&self) -> Duration;
-}
-
-/// The machine's monotonic clock.
-pub struct Monotonic(Instant);
-
-impl Monotonic {
-    /// Starts now.
-    pub fn start() -> Self {
-        Self(Instant::now())
-    }
-}
-
-impl Clock for Monotonic {
-    fn now(&self) -> Duration {
-        self.0.elapsed()
-    }
 }
 
 /// What a recipe does, in numbers.
@@ -108,25 +90,25 @@ pub fn measure(
         workload.write_inputs()?;
         workload.call()?;
     }
-    let mut samples_ms: Vec<f64> = Vec::new();
-    let mut timed = Duration::ZERO;
+    let mut calls = Calls::default();
     loop {
         if stopping.load(Ordering::Relaxed) {
             return Err(Failure::Interrupted);
         }
         scratch.walk(procedure.walked_bytes);
         workload.write_inputs()?;
+        // The time of a call is read innermost, so that it holds nothing but the call.
+        let busy = clock.busy();
         let start = clock.now();
         workload.call()?;
         let took = clock.now().saturating_sub(start);
-        timed += took;
-        samples_ms.push(took.as_secs_f64() * 1e3);
-        if procedure.stop.verdict(&samples_ms, timed) != Verdict::Continue
-            || samples_ms.len() == SAMPLES_MAX
-        {
+        let busy = clock.busy().saturating_sub(busy);
+        calls.push(took, took.saturating_sub(busy));
+        if calls.are_enough(&procedure.stop) {
             break;
         }
     }
+    let (samples_ms, disturbed) = calls.into_samples(&procedure.stop);
     let interval = median_interval(&samples_ms);
     if interval.median <= 0.0 {
         return Err(Failure::Failed(
@@ -140,6 +122,7 @@ pub fn measure(
         high_ms: interval.high,
         repetitions: samples_ms.len() as u32,
         warmup: procedure.warmup,
+        disturbed,
         samples_ms: samples_ms
             .iter()
             .map(|&sample| (sample as f32).max(f32::MIN_POSITIVE))
@@ -149,21 +132,30 @@ pub fn measure(
 
 #[cfg(test)]
 mod tests {
-    use std::cell::{Cell, RefCell};
+    use std::cell::Cell;
     use std::rc::Rc;
 
     use super::*;
 
-    /// A device whose calls take recorded times.
+    /// A device whose calls take recorded times, with a part of each for somebody else.
     struct Recorded {
-        time: Rc<Cell<Duration>>,
-        calls: RefCell<Vec<u64>>,
+        clock: Played,
+        calls: Vec<(u64, u64)>,
         written: u32,
     }
 
-    impl Clock for Rc<Cell<Duration>> {
+    #[derive(Clone, Default)]
+    struct Played {
+        time: Rc<Cell<Duration>>,
+        busy: Rc<Cell<Duration>>,
+    }
+
+    impl Clock for Played {
         fn now(&self) -> Duration {
-            self.get()
+            self.time.get()
+        }
+        fn busy(&self) -> Duration {
+            self.busy.get()
         }
     }
 
@@ -173,23 +165,29 @@ mod tests {
             Ok(())
         }
         fn call(&mut self) -> Result<(), Failure> {
-            let micros = self
+            let (took, lost) = self
                 .calls
-                .borrow_mut()
                 .pop()
                 .ok_or(Failure::Failed("played to the end".to_owned()))?;
-            self.time
-                .set(self.time.get() + Duration::from_micros(micros));
+            let clock = &self.clock;
+            clock
+                .time
+                .set(clock.time.get() + Duration::from_micros(took));
+            clock
+                .busy
+                .set(clock.busy.get() + Duration::from_micros(took - lost));
             Ok(())
         }
     }
 
-    fn play(mut calls: Vec<u64>, stopping: bool) -> (Result<Runtime, Failure>, u32) {
-        calls.reverse();
-        let time = Rc::new(Cell::new(Duration::ZERO));
+    fn play(
+        calls: impl DoubleEndedIterator<Item = (u64, u64)>,
+        stopping: bool,
+    ) -> (Result<Runtime, Failure>, u32) {
+        let clock = Played::default();
         let mut device = Recorded {
-            time: time.clone(),
-            calls: RefCell::new(calls),
+            clock: clock.clone(),
+            calls: calls.rev().collect(),
             written: 0,
         };
         let mut scratch = Scratch::new(1 << 16);
@@ -197,15 +195,24 @@ mod tests {
             Recipe::LayerInNetwork1,
             &mut device,
             &mut scratch,
-            &time,
+            &clock,
             &AtomicBool::new(stopping),
         );
         (found, device.written)
     }
 
+    fn steady(count: usize, micros: u64) -> impl DoubleEndedIterator<Item = (u64, u64)> {
+        std::iter::repeat_n((micros, 0), count)
+    }
+
     #[test]
     fn warm_up_is_not_in_the_figure_and_a_steady_layer_ends_early() {
-        let (found, written) = play([vec![90_000, 50_000], vec![1_000; 64]].concat(), false);
+        let (found, written) = play(
+            [(90_000, 0), (50_000, 0)]
+                .into_iter()
+                .chain(steady(64, 1_000)),
+            false,
+        );
         let runtime = found.expect("steady");
         assert_eq!(
             (runtime.median_ms, runtime.repetitions, runtime.warmup),
@@ -217,21 +224,39 @@ mod tests {
 
     #[test]
     fn a_noisy_layer_is_measured_longer_and_says_so() {
-        let noisy: Vec<u64> = (0..80).map(|i| 1_000 + 10 * (i * 37 % 101)).collect();
+        let noisy = (0..80).map(|i| (1_000 + 10 * (i * 37 % 101), 0));
         let runtime = play(noisy, false).0.expect("noisy");
         assert_eq!(runtime.repetitions, 64);
         assert!(runtime.low_ms < runtime.median_ms || runtime.high_ms > runtime.median_ms);
     }
 
     #[test]
-    fn faults_and_interruptions_yield_no_figure() {
+    fn calls_that_shared_the_core_are_replaced() {
+        let calls = (0..80).map(|i| if i % 2 == 0 { (1_000, 0) } else { (1_700, 700) });
+        let runtime = play(calls, false).0.expect("half of it is good");
         assert_eq!(
-            play(vec![1_000; 4], false).0,
-            Err(Failure::Failed("played to the end".to_owned()))
+            (runtime.median_ms, runtime.high_ms, runtime.repetitions),
+            (1.0, 1.0, 7)
         );
-        assert_eq!(play(vec![1_000; 40], true).0, Err(Failure::Interrupted));
+        assert_eq!(runtime.disturbed, 6);
+    }
+
+    #[test]
+    fn a_core_that_is_always_shared_yields_what_it_has() {
+        let calls = (0..300).map(|i| (1_700 + i % 7, 700));
+        let runtime = play(calls, false).0.expect("a figure all the same");
+        assert_eq!(runtime.disturbed, 0, "none was thrown away");
+        assert_eq!(runtime.repetitions, 192);
+        assert!(runtime.median_ms > 1.7);
+    }
+
+    #[test]
+    fn faults_and_interruptions_yield_no_figure() {
+        let failed = Failure::Failed("played to the end".to_owned());
+        assert_eq!(play(steady(4, 1_000), false).0, Err(failed));
+        assert_eq!(play(steady(40, 1_000), true).0, Err(Failure::Interrupted));
         assert!(matches!(
-            play(vec![0; 80], false).0,
+            play(steady(80, 0), false).0,
             Err(Failure::Failed(_))
         ));
     }

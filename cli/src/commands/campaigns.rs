@@ -162,7 +162,7 @@ impl Campaign {
         let of = format!("{} of {} kinds", errors().count(), self.progress.len());
         match errors().max_by(f64::total_cmp) {
             Some(worst) => format!("at most {} % in {of}", figure(worst)),
-            None => format!("{of} have a model"),
+            None => format!("unknown, {of} have a model"),
         }
     }
 }
@@ -289,5 +289,63 @@ fn ended(campaign: &Campaign) -> anyhow::Result<()> {
             "the coordinator stopped before the campaign had ended",
         )
         .into()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn campaign(state: v1::CampaignState, target_error: Option<f64>) -> Campaign {
+        let budget = v1::campaign_request::budget::Budget::Jobs(100);
+        let message = v1::Campaign {
+            request: Some(v1::CampaignRequest {
+                campaign_id: "01a20a9e-5aa5-745f-95b6-25656b18c722".to_owned(),
+                target_error,
+                budget: Some(v1::campaign_request::Budget {
+                    budget: Some(budget),
+                }),
+                ..v1::CampaignRequest::default()
+            }),
+            platform_slug: "test-cpu".to_owned(),
+            state: state.into(),
+            jobs_done: 40,
+            jobs_outstanding: 8,
+            kinds: vec![v1::campaign::KindProgress {
+                kind: "relu".to_owned(),
+                ..Default::default()
+            }],
+            waiting_because: "no agent is connected".to_owned(),
+            ..v1::Campaign::default()
+        };
+        message.try_into().expect("complete")
+    }
+
+    #[test]
+    fn a_line_says_where_it_is() {
+        insta::assert_snapshot!(campaign(v1::CampaignState::Sampling, None).text(), @"01a20a9e-5aa5-745f-95b6-25656b18c722 on test-cpu: sampling, 40 jobs done, 8 outstanding, measured 40 of 100 jobs, error unknown, 0 of 1 kinds have a model; waits: no agent is connected");
+    }
+
+    #[test]
+    fn only_the_target_counts_if_there_is_one() {
+        let exit = |state, target| {
+            ended(&campaign(state, target))
+                .map_err(|error| Exit::of(&error))
+                .err()
+        };
+        assert_eq!(exit(v1::CampaignState::Converged, Some(5.0)), None);
+        assert_eq!(exit(v1::CampaignState::Exhausted, None), None);
+        assert_eq!(
+            exit(v1::CampaignState::Exhausted, Some(5.0)),
+            Some(Exit::Unfinished)
+        );
+        assert_eq!(
+            exit(v1::CampaignState::Cancelled, None),
+            Some(Exit::Unfinished)
+        );
+        assert_eq!(
+            exit(v1::CampaignState::Ready, None),
+            Some(Exit::Unreachable)
+        );
     }
 }

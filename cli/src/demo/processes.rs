@@ -101,7 +101,9 @@ impl Processes {
         command
             .stdin(Stdio::null())
             .stdout(file.try_clone()?)
-            .stderr(file);
+            .stderr(file)
+            // A file wants no colours.
+            .env("NO_COLOR", "1");
         // A group of its own: the terminal's Ctrl-C reaches the demo alone, which then ends the others in order.
         command.process_group(0).kill_on_drop(true);
         let child = match &self.cores {

@@ -50,6 +50,7 @@ pub(super) async fn start(processes: &mut Processes, dir: &Path) -> anyhow::Resu
 
     let key_file = store.join("operator.key");
     let connection = Connection::open(&address, Some(&operator_key(&key_file)?)).await?;
+    processes.during(end_campaigns(&connection)).await?;
     let started_at_ms = Timestamp::now().as_millisecond().unsigned_abs();
     start_agent(processes, &connection, &address, dir).await?;
     let platform = processes
@@ -81,6 +82,30 @@ async fn address(ready: &Path) -> anyhow::Result<String> {
     timeout(COORDINATOR_PATIENCE, waiting)
         .await
         .context("the coordinator is not ready")
+}
+
+/// Ends the campaigns of earlier runs that were interrupted: they would share this run's time.
+async fn end_campaigns(connection: &Connection) -> anyhow::Result<()> {
+    let mut farm = connection.farm();
+    let request = unary(v1::ListCampaignsRequest {});
+    let campaigns = farm
+        .list_campaigns(request)
+        .await
+        .context("list the campaigns")?
+        .into_inner()
+        .campaigns;
+    let live = campaigns
+        .into_iter()
+        .filter(|campaign| campaign.ended_at_ms.is_none());
+    for request in live.filter_map(|campaign| campaign.request) {
+        let request = v1::CancelCampaignRequest {
+            campaign_id: request.campaign_id,
+        };
+        farm.cancel_campaign(unary(request))
+            .await
+            .context("cancel a campaign")?;
+    }
+    Ok(())
 }
 
 /// Starts the agent. It takes the token on its first run, and on one that finds another platform; else it has its own

@@ -50,13 +50,18 @@ pub struct Agent {
 impl Agent {
     /// Whether it called lately.
     pub fn is_connected(&self, now: Timestamp) -> bool {
-        self.seen_at.is_some_and(|seen_at| now.since(seen_at) <= CONNECTED)
+        self.seen_at
+            .is_some_and(|seen_at| now.since(seen_at) <= CONNECTED)
     }
 
     /// Counts a measurement. The mean follows the last eight or so.
     pub(super) fn count(&mut self, job_ms: u64) {
         self.measurements += 1;
-        self.job_ms_mean = if self.job_ms_mean == 0 { job_ms } else { (self.job_ms_mean * 7 + job_ms) / 8 };
+        self.job_ms_mean = if self.job_ms_mean == 0 {
+            job_ms
+        } else {
+            (self.job_ms_mean * 7 + job_ms) / 8
+        };
     }
 }
 
@@ -88,7 +93,11 @@ impl Event for CreateToken {
     type Reply = Timestamp;
 
     fn apply(self, farm: &mut Farm, now: Timestamp) -> Timestamp {
-        let token = Token { note: self.note, expires_at: now.plus(self.ttl), used_by: None };
+        let token = Token {
+            note: self.note,
+            expires_at: now.plus(self.ttl),
+            used_by: None,
+        };
         let expires_at = token.expires_at;
         farm.put_token(self.token, token);
         expires_at
@@ -125,18 +134,37 @@ impl Event for Enroll {
     type Reply = Result<Enrolled, Refusal>;
 
     fn apply(self, farm: &mut Farm, now: Timestamp) -> Self::Reply {
-        let token = farm.tokens.get(&self.token).ok_or(Refusal::TokenUnknown)?.clone();
+        let token = farm
+            .tokens
+            .get(&self.token)
+            .ok_or(Refusal::TokenUnknown)?
+            .clone();
         match token.used_by {
             Some(credential) if credential.matches(&self.credential) => (),
             Some(_) => return Err(Refusal::TokenUsed),
             None if token.expires_at <= now => return Err(Refusal::TokenExpired),
-            None => farm.put_token(self.token, Token { used_by: Some(self.credential), ..token }),
+            None => farm.put_token(
+                self.token,
+                Token {
+                    used_by: Some(self.credential),
+                    ..token
+                },
+            ),
         }
         let platform = farm.learn_platform(self.platform);
-        let id = farm.credentials.get(&self.credential).copied().unwrap_or(self.fresh_id);
+        let id = farm
+            .credentials
+            .get(&self.credential)
+            .copied()
+            .unwrap_or(self.fresh_id);
         let agent = match farm.agents.get(&id).cloned() {
             // The device may have changed since, by a new driver say: from here on it measures for what it is now.
-            Some(agent) => Agent { name: self.name, platform, seen_at: Some(now), ..agent },
+            Some(agent) => Agent {
+                name: self.name,
+                platform,
+                seen_at: Some(now),
+                ..agent
+            },
             None => Agent {
                 id,
                 name: self.name,
@@ -149,11 +177,19 @@ impl Event for Enroll {
                 job_ms_mean: 0,
             },
         };
-        if farm.agents.get(&id).is_some_and(|before| before.platform != platform) {
-            farm.take_back_leases(id, &[]);
+        if farm
+            .agents
+            .get(&id)
+            .is_some_and(|before| before.platform != platform)
+        {
+            farm.take_back_leases(now, id, &[]);
         }
         farm.put_agent(agent);
-        Ok(Enrolled { agent: id, platform, slug: farm.slug(&platform) })
+        Ok(Enrolled {
+            agent: id,
+            platform,
+            slug: farm.slug(&platform),
+        })
     }
 }
 
@@ -170,9 +206,15 @@ impl Event for DrainAgent {
     type Reply = Result<AgentStatus, Refusal>;
 
     fn apply(self, farm: &mut Farm, now: Timestamp) -> Self::Reply {
-        let agent = farm.agents.get(&self.agent).ok_or(Refusal::AgentUnknown(self.agent))?;
+        let agent = farm
+            .agents
+            .get(&self.agent)
+            .ok_or(Refusal::AgentUnknown(self.agent))?;
         if agent.draining != self.draining {
-            farm.put_agent(Agent { draining: self.draining, ..agent.clone() });
+            farm.put_agent(Agent {
+                draining: self.draining,
+                ..agent.clone()
+            });
         }
         Ok(farm.agent_status(&farm.agents[&self.agent], now))
     }
@@ -186,16 +228,30 @@ impl Event for ListAgents {
     type Reply = Vec<AgentStatus>;
 
     fn apply(self, farm: &mut Farm, now: Timestamp) -> Self::Reply {
-        farm.agents.values().map(|agent| farm.agent_status(agent, now)).collect()
+        farm.agents
+            .values()
+            .map(|agent| farm.agent_status(agent, now))
+            .collect()
     }
 }
 
 impl Farm {
     /// The agent of a credential, which is noted as seen. The lookup's time tells something of the stored hashes, which
     /// helps nobody to find a credential; the comparison that decides tells nothing.
-    pub(super) fn authenticate(&mut self, credential: &SecretHash, now: Timestamp) -> Result<AgentId, Refusal> {
-        let id = self.credentials.get(credential).copied().ok_or(Refusal::CredentialUnknown)?;
-        let agent = self.agents.get_mut(&id).expect("every credential belongs to an agent");
+    pub(super) fn authenticate(
+        &mut self,
+        credential: &SecretHash,
+        now: Timestamp,
+    ) -> Result<AgentId, Refusal> {
+        let id = self
+            .credentials
+            .get(credential)
+            .copied()
+            .ok_or(Refusal::CredentialUnknown)?;
+        let agent = self
+            .agents
+            .get_mut(&id)
+            .expect("every credential belongs to an agent");
         if !agent.credential.matches(credential) {
             return Err(Refusal::CredentialUnknown);
         }

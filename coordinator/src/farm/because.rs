@@ -16,7 +16,10 @@ impl Farm {
         match &job.state {
             State::Queued => self.queued_because(&job.task.platform, ahead.unwrap_or(0), now),
             State::Leased { agent, since, .. } => {
-                let name = self.agents.get(agent).map_or("an agent", |agent| agent.name.as_str());
+                let name = self
+                    .agents
+                    .get(agent)
+                    .map_or("an agent", |agent| agent.name.as_str());
                 format!("`{name}` has it since {}", roughly(now.since(*since)))
             }
             State::Done => String::new(),
@@ -26,7 +29,12 @@ impl Farm {
     }
 
     /// What holds a campaign up; empty if nothing does.
-    pub(super) fn campaign_waits_because(&self, campaign: &Campaign, tally: &Tally, now: Timestamp) -> String {
+    pub(super) fn campaign_waits_because(
+        &self,
+        campaign: &Campaign,
+        tally: &Tally,
+        now: Timestamp,
+    ) -> String {
         if campaign.end.is_some() {
             return String::new();
         }
@@ -34,7 +42,9 @@ impl Farm {
             return because;
         }
         match tally.outstanding {
-            0 if tally.spent() == 0 && tally.samples.is_empty() => "the trainer has proposed no layers yet".to_owned(),
+            0 if tally.spent() == 0 && tally.samples.is_empty() => {
+                "the trainer has proposed no layers yet".to_owned()
+            }
             0 => "every proposed layer is answered: the trainer has not proposed more".to_owned(),
             _ => String::new(),
         }
@@ -44,7 +54,10 @@ impl Farm {
         if let Some(because) = self.nobody_works(platform, now) {
             return because;
         }
-        let working: Vec<&Agent> = self.agents_of(platform).filter(|agent| works(agent, now)).collect();
+        let working: Vec<&Agent> = self
+            .agents_of(platform)
+            .filter(|agent| works(agent, now))
+            .collect();
         let agents = working.len();
         let queue = match ahead {
             0 => "next in line".to_owned(),
@@ -52,13 +65,20 @@ impl Farm {
             _ => format!("{ahead} jobs go before it"),
         };
         let plural = if agents == 1 { "" } else { "s" };
-        let means: Vec<u64> = working.iter().map(|agent| agent.job_ms_mean).filter(|&ms| ms > 0).collect();
+        let means: Vec<u64> = working
+            .iter()
+            .map(|agent| agent.job_ms_mean)
+            .filter(|&ms| ms > 0)
+            .collect();
         if means.is_empty() {
             return format!("{queue}; {agents} agent{plural} connected");
         }
         let mean = means.iter().sum::<u64>() / means.len() as u64;
         let wait = Duration::from_millis(mean * (ahead as u64 + 1) / agents as u64);
-        format!("{queue}; {agents} agent{plural} connected, about {}", roughly(wait))
+        format!(
+            "{queue}; {agents} agent{plural} connected, about {}",
+            roughly(wait)
+        )
     }
 
     /// Why nobody works for a platform; `None` if somebody does.
@@ -67,7 +87,10 @@ impl Farm {
         if self.agents_of(platform).next().is_none() {
             return Some(format!("no agent of `{slug}` is enrolled"));
         }
-        if !self.agents_of(platform).any(|agent| agent.is_connected(now)) {
+        if !self
+            .agents_of(platform)
+            .any(|agent| agent.is_connected(now))
+        {
             return Some(format!("no agent of `{slug}` is connected"));
         }
         let all_drain = !self.agents_of(platform).any(|agent| works(agent, now));
@@ -75,7 +98,9 @@ impl Farm {
     }
 
     fn agents_of(&self, platform: &Hash) -> impl Iterator<Item = &Agent> {
-        self.agents.values().filter(move |agent| agent.platform == *platform)
+        self.agents
+            .values()
+            .filter(move |agent| agent.platform == *platform)
     }
 }
 

@@ -115,7 +115,11 @@ pub struct KindStatus {
 impl Campaign {
     /// Every kind that is asked for.
     pub fn kinds(&self) -> Vec<Kind> {
-        if self.request.kinds.is_empty() { Kind::ALL.to_vec() } else { self.request.kinds.clone() }
+        if self.request.kinds.is_empty() {
+            Kind::ALL.to_vec()
+        } else {
+            self.request.kinds.clone()
+        }
     }
 
     fn is_spent(&self, tally: &Tally) -> bool {
@@ -144,14 +148,29 @@ impl Event for RequestModels {
         let platform = farm.find_platform(&self.platform)?.hash;
         if let Some(known) = farm.campaigns.get(&self.id) {
             let same = known.platform == platform && known.request == self.request;
-            return if same { farm.campaign_status(self.id, now) } else { Err(Refusal::CampaignDiffers(self.id)) };
+            return if same {
+                farm.campaign_status(self.id, now)
+            } else {
+                Err(Refusal::CampaignDiffers(self.id))
+            };
         }
-        let live = farm.campaigns.values().filter(|campaign| campaign.end.is_none()).count();
+        let live = farm
+            .campaigns
+            .values()
+            .filter(|campaign| campaign.end.is_none())
+            .count();
         if live >= CAMPAIGNS_MAX {
             return Err(Refusal::CampaignsFull(live));
         }
         let Self { id, request, .. } = self;
-        farm.put_campaign(Campaign { id, platform, request, created_at: now, end: None, served: 0 });
+        farm.put_campaign(Campaign {
+            id,
+            platform,
+            request,
+            created_at: now,
+            end: None,
+            served: 0,
+        });
         farm.campaign_status(id, now)
     }
 }
@@ -194,14 +213,22 @@ impl Event for ListCampaigns {
     type Reply = Vec<CampaignStatus>;
 
     fn apply(self, farm: &mut Farm, now: Timestamp) -> Self::Reply {
-        let wanted = farm.campaigns.values().filter(|campaign| self.ended || campaign.end.is_none());
-        wanted.filter_map(|campaign| farm.campaign_status(campaign.id, now).ok()).collect()
+        let wanted = farm
+            .campaigns
+            .values()
+            .filter(|campaign| self.ended || campaign.end.is_none());
+        wanted
+            .filter_map(|campaign| farm.campaign_status(campaign.id, now).ok())
+            .collect()
     }
 }
 
 impl Farm {
     fn campaign_status(&self, id: CampaignId, now: Timestamp) -> Result<CampaignStatus, Refusal> {
-        let campaign = self.campaigns.get(&id).ok_or(Refusal::CampaignUnknown(id))?;
+        let campaign = self
+            .campaigns
+            .get(&id)
+            .ok_or(Refusal::CampaignUnknown(id))?;
         let tally = self.jobs.tally(id);
         let kind_status = |kind| {
             let model = self.runtime_model(campaign, kind);
@@ -232,9 +259,18 @@ impl Farm {
 
     /// Ends the campaigns of a job that was answered, where their budget is spent now.
     pub(super) fn settle_campaigns(&mut self, now: Timestamp, job: JobId) {
-        let campaigns: Vec<_> = self.jobs.get(job).into_iter().flat_map(|job| job.shares.keys().copied()).collect();
+        let campaigns: Vec<_> = self
+            .jobs
+            .get(job)
+            .into_iter()
+            .flat_map(|job| job.shares.keys().copied())
+            .collect();
         for id in campaigns {
-            if self.campaigns.get(&id).is_some_and(|campaign| campaign.is_spent(&self.jobs.tally(id))) {
+            if self
+                .campaigns
+                .get(&id)
+                .is_some_and(|campaign| campaign.is_spent(&self.jobs.tally(id)))
+            {
                 self.end_campaign(now, id, End::Exhausted);
             }
         }
@@ -243,23 +279,44 @@ impl Farm {
     /// Ends the campaigns of a platform whose every kind has samples of their own and a model as good as they ask.
     pub(super) fn settle_converged(&mut self, now: Timestamp, platform: &Hash) {
         let converged = |campaign: &&Campaign| {
-            let Some(target) = campaign.request.target_error else { return false };
+            let Some(target) = campaign.request.target_error else {
+                return false;
+            };
             let samples = self.jobs.tally(campaign.id).samples;
             campaign.kinds().into_iter().all(|kind| {
                 let model = self.runtime_model(campaign, kind);
-                samples.contains_key(&kind) && model.is_some_and(|model| model.validation.rmspe <= target)
+                samples.contains_key(&kind)
+                    && model.is_some_and(|model| model.validation.rmspe <= target)
             })
         };
-        let there = self.campaigns.values().filter(|campaign| campaign.end.is_none() && campaign.platform == *platform);
-        let ids: Vec<_> = there.filter(converged).map(|campaign| campaign.id).collect();
-        ids.into_iter().for_each(|id| self.end_campaign(now, id, End::Converged));
+        let there = self
+            .campaigns
+            .values()
+            .filter(|campaign| campaign.end.is_none() && campaign.platform == *platform);
+        let ids: Vec<_> = there
+            .filter(converged)
+            .map(|campaign| campaign.id)
+            .collect();
+        ids.into_iter()
+            .for_each(|id| self.end_campaign(now, id, End::Converged));
     }
 
     /// Ends a campaign, unless it has ended. What waits for it alone is withdrawn; what is being measured goes on.
     fn end_campaign(&mut self, now: Timestamp, id: CampaignId, end: End) {
-        let Some(campaign) = self.campaigns.get(&id).filter(|campaign| campaign.end.is_none()) else { return };
-        self.put_campaign(Campaign { end: Some((end, now)), ..campaign.clone() });
-        let waits = |job: &&Job| job.state == State::Queued && job.waiting_campaigns().any(|campaign| campaign == id);
+        let Some(campaign) = self
+            .campaigns
+            .get(&id)
+            .filter(|campaign| campaign.end.is_none())
+        else {
+            return;
+        };
+        self.put_campaign(Campaign {
+            end: Some((end, now)),
+            ..campaign.clone()
+        });
+        let waits = |job: &&Job| {
+            job.state == State::Queued && job.waiting_campaigns().any(|campaign| campaign == id)
+        };
         let waiting: Vec<JobId> = self.jobs.iter().filter(waits).map(|job| job.id).collect();
         for job in waiting {
             self.withdraw(job, id);
@@ -270,16 +327,29 @@ impl Farm {
     fn withdraw(&mut self, id: JobId, campaign: CampaignId) {
         self.jobs.alter(id, &mut self.changes, |job| {
             job.shares.remove(&campaign);
-            job.state = if job.is_wanted() { State::Queued } else { State::Withdrawn };
+            job.state = if job.is_wanted() {
+                State::Queued
+            } else {
+                State::Withdrawn
+            };
         });
-        if self.jobs.get(id).is_some_and(|job| job.state == State::Withdrawn && job.grants.is_empty()) {
+        if self
+            .jobs
+            .get(id)
+            .is_some_and(|job| job.state == State::Withdrawn && job.grants.is_empty())
+        {
             self.jobs.remove(id, &mut self.changes);
         }
     }
 
     fn runtime_model(&self, campaign: &Campaign, kind: Kind) -> Option<&Model> {
         let (platform, dtype) = (campaign.platform, campaign.request.dtype);
-        self.models.get(&ModelKey { platform, kind, dtype, target: Target::RuntimeMs })
+        self.models.get(&ModelKey {
+            platform,
+            kind,
+            dtype,
+            target: Target::RuntimeMs,
+        })
     }
 
     fn put_campaign(&mut self, campaign: Campaign) {

@@ -24,7 +24,11 @@ pub struct Task {
 impl Task {
     /// What makes two tasks one.
     pub fn key(&self) -> TaskKey {
-        TaskKey { platform: self.platform, subject: self.subject.hash(), recipe: self.recipe }
+        TaskKey {
+            platform: self.platform,
+            subject: self.subject.hash(),
+            recipe: self.recipe,
+        }
     }
 
     /// The layer's kind; `None` for a network.
@@ -183,7 +187,10 @@ impl Job {
     /// The campaigns that wait for it.
     pub fn waiting_campaigns(&self) -> impl Iterator<Item = CampaignId> {
         let unanswered = self.replicas_done() == 0;
-        let ordered = self.shares.iter().filter(move |&(_, &share)| unanswered && share == Share::Ordered);
+        let ordered = self
+            .shares
+            .iter()
+            .filter(move |&(_, &share)| unanswered && share == Share::Ordered);
         ordered.map(|(&campaign, _)| campaign)
     }
 

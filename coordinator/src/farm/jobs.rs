@@ -79,7 +79,9 @@ impl Jobs {
 
     /// What an open job asks for.
     pub(super) fn task(&self, id: JobId) -> &Arc<Task> {
-        self.tasks.get(&id).expect("an open job has its task in memory")
+        self.tasks
+            .get(&id)
+            .expect("an open job has its task in memory")
     }
 
     pub(super) fn queue(&self, platform: &Hash) -> Option<&Queue> {
@@ -92,7 +94,11 @@ impl Jobs {
     }
 
     pub(super) fn tally(&self, campaign: CampaignId) -> Tally {
-        self.index.tallies.get(&campaign).cloned().unwrap_or_default()
+        self.index
+            .tallies
+            .get(&campaign)
+            .cloned()
+            .unwrap_or_default()
     }
 
     pub(super) fn measurements(&self, platform: &Hash) -> u64 {
@@ -101,7 +107,12 @@ impl Jobs {
 
     /// The number of the last lease.
     pub(super) fn last_lease(&self) -> LeaseNumber {
-        let last = self.jobs.values().filter_map(|job| job.grants.last()).map(|grant| grant.lease).max();
+        let last = self
+            .jobs
+            .values()
+            .filter_map(|job| job.grants.last())
+            .map(|grant| grant.lease)
+            .max();
         last.unwrap_or(LeaseNumber(0))
     }
 
@@ -121,7 +132,13 @@ impl Jobs {
     }
 
     /// Opens a job again.
-    pub(super) fn reopen(&mut self, id: JobId, task: Task, changes: &mut Vec<Change>, alteration: impl FnOnce(&mut Job)) {
+    pub(super) fn reopen(
+        &mut self,
+        id: JobId,
+        task: Task,
+        changes: &mut Vec<Change>,
+        alteration: impl FnOnce(&mut Job),
+    ) {
         self.tasks.insert(id, Arc::new(task));
         self.alter(id, changes, |job| {
             job.state = State::Queued;
@@ -132,13 +149,23 @@ impl Jobs {
     }
 
     /// Changes a job; all that follows from it follows.
-    pub(super) fn alter(&mut self, id: JobId, changes: &mut Vec<Change>, alteration: impl FnOnce(&mut Job)) {
-        let job = self.jobs.get_mut(&id).expect("only jobs that are there are altered");
+    pub(super) fn alter(
+        &mut self,
+        id: JobId,
+        changes: &mut Vec<Change>,
+        alteration: impl FnOnce(&mut Job),
+    ) {
+        let job = self
+            .jobs
+            .get_mut(&id)
+            .expect("only jobs that are there are altered");
         self.index.remove(job);
         let lease_before = live_lease(job);
         alteration(job);
         if lease_before.is_some() && lease_before != live_lease(job) {
-            lease_before.into_iter().for_each(|lease| self.terms.end(lease));
+            lease_before
+                .into_iter()
+                .for_each(|lease| self.terms.end(lease));
         }
         if !job.state.is_open() {
             self.tasks.remove(&id);
@@ -149,7 +176,10 @@ impl Jobs {
 
     /// Forgets a job that nobody was ever given.
     pub(super) fn remove(&mut self, id: JobId, changes: &mut Vec<Change>) {
-        let job = self.jobs.remove(&id).expect("only jobs that are there are removed");
+        let job = self
+            .jobs
+            .remove(&id)
+            .expect("only jobs that are there are removed");
         assert!(job.grants.is_empty(), "somebody may still report on {id}");
         self.index.remove(&job);
         self.tasks.remove(&id);
@@ -176,7 +206,10 @@ impl Jobs {
 
     /// Every live lease.
     pub(super) fn live_leases(&self) -> Vec<(LeaseNumber, JobId)> {
-        self.jobs.values().filter_map(|job| Some((live_lease(job)?, job.id))).collect()
+        self.jobs
+            .values()
+            .filter_map(|job| Some((live_lease(job)?, job.id)))
+            .collect()
     }
 
     /// Says what is wrong, if anything: for tests, after every step.
@@ -184,20 +217,41 @@ impl Jobs {
         let mut index = Index::default();
         self.jobs.values().for_each(|job| index.insert(job));
         if index != self.index {
-            return Err(format!("the index is {:?}\nbut follows as {index:?}", self.index));
+            return Err(format!(
+                "the index is {:?}\nbut follows as {index:?}",
+                self.index
+            ));
         }
-        let open: BTreeSet<_> = self.jobs.values().filter(|job| job.state.is_open()).map(|job| job.id).collect();
+        let open: BTreeSet<_> = self
+            .jobs
+            .values()
+            .filter(|job| job.state.is_open())
+            .map(|job| job.id)
+            .collect();
         if !self.tasks.keys().eq(open.iter()) {
             return Err("the tasks in memory are not those of the open jobs".to_owned());
         }
         let live: BTreeMap<_, _> = self.live_leases().into_iter().collect();
-        let timed: BTreeMap<_, _> = self.terms.ends.iter().map(|(&lease, &(_, job))| (lease, job)).collect();
-        let by_end: BTreeSet<_> = self.terms.ends.iter().map(|(&lease, &(end, _))| (end, lease)).collect();
+        let timed: BTreeMap<_, _> = self
+            .terms
+            .ends
+            .iter()
+            .map(|(&lease, &(_, job))| (lease, job))
+            .collect();
+        let by_end: BTreeSet<_> = self
+            .terms
+            .ends
+            .iter()
+            .map(|(&lease, &(end, _))| (end, lease))
+            .collect();
         if live != timed || by_end != self.terms.by_end {
             return Err(format!("live leases {live:?} have terms {timed:?}"));
         }
         let waits_for_nobody = |job: &&Job| job.state == State::Queued && !job.is_wanted();
-        self.jobs.values().find(waits_for_nobody).map_or(Ok(()), |job| Err(format!("nobody wants {job:?}")))
+        self.jobs
+            .values()
+            .find(waits_for_nobody)
+            .map_or(Ok(()), |job| Err(format!("nobody wants {job:?}")))
     }
 }
 
@@ -213,9 +267,16 @@ impl Index {
     fn insert(&mut self, job: &Job) {
         self.by_task.insert(job.task, job.id);
         match &job.state {
-            State::Queued => self.queues.entry(job.task.platform).or_default().insert(job),
+            State::Queued => self
+                .queues
+                .entry(job.task.platform)
+                .or_default()
+                .insert(job),
             State::Leased { agent, lease, .. } => {
-                self.leases.entry(*agent).or_default().insert(*lease, job.id);
+                self.leases
+                    .entry(*agent)
+                    .or_default()
+                    .insert(*lease, job.id);
             }
             State::Done | State::Infeasible { .. } | State::Parked { .. } | State::Withdrawn => (),
         }
@@ -224,7 +285,10 @@ impl Index {
             *self.measurements.entry(job.task.platform).or_default() += measured;
         }
         for (&campaign, &share) in &job.shares {
-            self.tallies.entry(campaign).or_default().count(job, share, |total, part| *total += part);
+            self.tallies
+                .entry(campaign)
+                .or_default()
+                .count(job, share, |total, part| *total += part);
         }
     }
 
@@ -286,6 +350,10 @@ impl Tally {
 fn live_lease(job: &Job) -> Option<LeaseNumber> {
     match job.state {
         State::Leased { lease, .. } => Some(lease),
-        State::Queued | State::Done | State::Infeasible { .. } | State::Parked { .. } | State::Withdrawn => None,
+        State::Queued
+        | State::Done
+        | State::Infeasible { .. }
+        | State::Parked { .. }
+        | State::Withdrawn => None,
     }
 }

@@ -3,9 +3,10 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use wattfarm_cost::Hash;
 use wattfarm_cost::id::{AgentId, JobId, LeaseNumber};
 
-use super::job::{Grant, Reported, State, Task};
+use super::job::{Grant, Job, State, Task};
 use super::{Event, Farm, Refusal, SecretHash, Timestamp};
 
 /// How long a lease lasts unless it is renewed.
@@ -16,6 +17,13 @@ const LEASES_PER_AGENT_MAX: usize = 128;
 
 /// A job whose lease runs out this many times in a row, with no word from any agent, is taken to be what kills them.
 pub const EXPIRIES_MAX: u32 = 5;
+
+/// A job of which so many leases saw no report at all is given up, though none ran out in a row: what kills an agent that
+/// starts again at once shows only as leases that nobody holds.
+pub const SILENT_MAX: usize = 20;
+
+/// The most leases of one job, so that agents that hand it back for ever don't make its record grow for ever.
+const GRANTS_MAX: usize = 1000;
 
 /// Takes jobs.
 #[derive(Debug)]
@@ -33,7 +41,7 @@ pub struct LeaseJobs {
 #[derive(Debug, Clone, PartialEq)]
 pub struct Leased {
     /// The asking agent's platform: news of work there is worth asking again.
-    pub platform: wattfarm_cost::Hash,
+    pub platform: Hash,
     /// The jobs.
     pub leases: Vec<Lease>,
     /// Whether the agent shall end.
@@ -57,14 +65,20 @@ impl Event for LeaseJobs {
     fn apply(self, farm: &mut Farm, now: Timestamp) -> Self::Reply {
         let id = farm.authenticate(&self.credential, now)?;
         if let Some(held) = &self.held {
-            farm.take_back_leases(id, held);
+            farm.take_back_leases(now, id, held);
         }
         let agent = &farm.agents[&id];
         let (platform, draining) = (agent.platform, agent.draining);
         let room = LEASES_PER_AGENT_MAX.saturating_sub(farm.jobs.leases_of(id).count());
         let room = if draining { 0 } else { room.min(self.jobs_max) };
-        let leases = std::iter::from_fn(|| farm.next_job(&platform).map(|job| farm.grant(now, id, job))).take(room);
-        Ok(Leased { platform, leases: leases.collect(), draining })
+        let leases =
+            std::iter::from_fn(|| farm.next_job(&platform).map(|job| farm.grant(now, id, job)))
+                .take(room);
+        Ok(Leased {
+            platform,
+            leases: leases.collect(),
+            draining,
+        })
     }
 }
 
@@ -111,35 +125,64 @@ impl Farm {
         while let Some(id) = self.jobs.overdue(now) {
             let expiries = self.jobs.get(id).map_or(0, |job| job.expiries) + 1;
             if expiries < EXPIRIES_MAX {
-                self.jobs.alter(id, &mut self.changes, |job| job.expiries = expiries);
-                self.requeue(id);
+                self.jobs
+                    .alter(id, &mut self.changes, |job| job.expiries = expiries);
+                self.requeue(now, id);
             } else {
                 let because = format!("{expiries} agents in a row fell silent while they had it");
-                self.answer(now, id, State::Parked { because }, |job| job.expiries = expiries);
+                self.answer(now, id, State::Parked { because }, |job| {
+                    job.expiries = expiries
+                });
             }
         }
     }
 
     /// Puts an agent's leases other than `held` back into the queue, as if they had never been.
-    pub(super) fn take_back_leases(&mut self, agent: AgentId, held: &[LeaseNumber]) {
-        let unheard: Vec<_> = self.jobs.leases_of(agent).filter(|(lease, _)| !held.contains(lease)).collect();
-        unheard.into_iter().for_each(|(_, job)| self.requeue(job));
+    pub(super) fn take_back_leases(
+        &mut self,
+        now: Timestamp,
+        agent: AgentId,
+        held: &[LeaseNumber],
+    ) {
+        let unheard: Vec<_> = self
+            .jobs
+            .leases_of(agent)
+            .filter(|(lease, _)| !held.contains(lease))
+            .collect();
+        unheard
+            .into_iter()
+            .for_each(|(_, job)| self.requeue(now, job));
     }
 
     /// Puts a job back into the queue, if anybody still waits for it.
-    pub(super) fn requeue(&mut self, id: JobId) {
+    pub(super) fn requeue(&mut self, now: Timestamp, id: JobId) {
+        if let Some(because) = self.jobs.get(id).and_then(worn_out) {
+            return self.answer(now, id, State::Parked { because }, |_| ());
+        }
         let campaigns = &self.campaigns;
         self.jobs.alter(id, &mut self.changes, |job| {
             if job.replicas_done() == 0 {
-                job.shares.retain(|campaign, _| campaigns.get(campaign).is_some_and(|campaign| campaign.end.is_none()));
+                job.shares.retain(|campaign, _| {
+                    campaigns
+                        .get(campaign)
+                        .is_some_and(|campaign| campaign.end.is_none())
+                });
             }
-            job.state = if job.is_wanted() { State::Queued } else { State::Withdrawn };
+            job.state = if job.is_wanted() {
+                State::Queued
+            } else {
+                State::Withdrawn
+            };
         });
     }
 
     /// The next job to give out on a platform. Whoever's turn it was goes to the end of the line.
-    fn next_job(&mut self, platform: &wattfarm_cost::Hash) -> Option<JobId> {
-        let turn_of = |campaign| self.campaigns.get(&campaign).map_or(0, |campaign| campaign.served);
+    fn next_job(&mut self, platform: &Hash) -> Option<JobId> {
+        let turn_of = |campaign| {
+            self.campaigns
+                .get(&campaign)
+                .map_or(0, |campaign| campaign.served)
+        };
         let (job, turn) = self.jobs.queue(platform)?.next(turn_of)?;
         if let Some(campaign) = turn.and_then(|campaign| self.campaigns.get_mut(&campaign)) {
             campaign.served = self.lease.0 + 1;
@@ -151,10 +194,38 @@ impl Farm {
         self.lease.0 += 1;
         let lease = self.lease;
         self.jobs.alter(id, &mut self.changes, |job| {
-            job.state = State::Leased { agent, lease, since: now };
-            job.grants.push(Grant { lease, agent, report: None::<Reported> });
+            job.state = State::Leased {
+                agent,
+                lease,
+                since: now,
+            };
+            job.grants.push(Grant {
+                lease,
+                agent,
+                report: None,
+            });
         });
         self.jobs.set_term(lease, id, now.plus(LEASE_TTL));
-        Lease { number: lease, job: id, task: Arc::clone(self.jobs.task(id)) }
+        Lease {
+            number: lease,
+            job: id,
+            task: Arc::clone(self.jobs.task(id)),
+        }
     }
+}
+
+/// Why a job has been handed out often enough, if it has.
+fn worn_out(job: &Job) -> Option<String> {
+    let silent = job
+        .grants
+        .iter()
+        .filter(|grant| grant.report.is_none())
+        .count();
+    if silent >= SILENT_MAX {
+        return Some(format!(
+            "handed out {silent} times without a word from the agent"
+        ));
+    }
+    let grants = job.grants.len();
+    (grants >= GRANTS_MAX).then(|| format!("handed out {grants} times"))
 }

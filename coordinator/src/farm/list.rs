@@ -62,7 +62,10 @@ impl Event for ListJobs {
     type Reply = Result<Vec<JobStatus>, Refusal>;
 
     fn apply(self, farm: &mut Farm, now: Timestamp) -> Self::Reply {
-        let platform = self.platform.map(|name| farm.find_platform(&name).map(|entry| entry.hash)).transpose()?;
+        let platform = self
+            .platform
+            .map(|name| farm.find_platform(&name).map(|entry| entry.hash))
+            .transpose()?;
         let wanted = |job: &&Job| {
             platform.is_none_or(|platform| platform == job.task.platform)
                 && (self.states.is_empty() || self.states.contains(&job.state.name()))
@@ -70,9 +73,22 @@ impl Event for ListJobs {
         let mut positions: BTreeMap<Hash, BTreeMap<JobId, usize>> = BTreeMap::new();
         let jobs = farm.jobs.iter().filter(wanted).take(self.limit).map(|job| {
             let at = job.task.platform;
-            let queue = || farm.jobs.queue(&at).map(|queue| queue.positions()).unwrap_or_default();
-            let ahead = positions.entry(at).or_insert_with(queue).get(&job.id).copied();
-            JobStatus { job: job.clone(), slug: farm.slug(&at), because: farm.job_because(job, ahead, now) }
+            let queue = || {
+                farm.jobs
+                    .queue(&at)
+                    .map(|queue| queue.positions())
+                    .unwrap_or_default()
+            };
+            let ahead = positions
+                .entry(at)
+                .or_insert_with(queue)
+                .get(&job.id)
+                .copied();
+            JobStatus {
+                job: job.clone(),
+                slug: farm.slug(&at),
+                because: farm.job_because(job, ahead, now),
+            }
         });
         Ok(jobs.collect())
     }

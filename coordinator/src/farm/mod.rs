@@ -31,13 +31,13 @@ use wattfarm_cost::{Hash, Model};
 
 pub use agent::{Agent, AgentStatus, CreateToken, DrainAgent, Enroll, Enrolled, ListAgents, Token};
 pub use campaign::{
-    Budget, Campaign, CampaignStatus, CancelCampaign, End, GetCampaign, KindStatus, ListCampaigns, Phase, Request,
-    RequestModels,
+    Budget, Campaign, CampaignStatus, CancelCampaign, End, GetCampaign, KindStatus, ListCampaigns,
+    Phase, Request, RequestModels,
 };
 pub use change::{Change, Entry, Records};
 pub use job::{Grant, Job, Reported, Share, State, Task, TaskKey};
 pub use jobs::Tally;
-pub use lease::{EXPIRIES_MAX, LEASE_TTL, Lease, LeaseJobs, Leased, RenewLeases, Tick};
+pub use lease::{EXPIRIES_MAX, LEASE_TTL, Lease, LeaseJobs, Leased, RenewLeases, SILENT_MAX, Tick};
 pub use list::{JobStatus, ListJobs, StateName};
 pub use model::{GetModels, PublishModels};
 pub use order::{Follow, Followed, Order};
@@ -92,13 +92,33 @@ impl Farm {
         }
         Self {
             tokens: records.tokens.into_iter().collect(),
-            credentials: records.agents.iter().map(|agent| (agent.credential, agent.id)).collect(),
-            agents: records.agents.into_iter().map(|agent| (agent.id, agent)).collect(),
-            platforms: records.platforms.into_iter().map(|entry| (entry.hash, entry)).collect(),
+            credentials: records
+                .agents
+                .iter()
+                .map(|agent| (agent.credential, agent.id))
+                .collect(),
+            agents: records
+                .agents
+                .into_iter()
+                .map(|agent| (agent.id, agent))
+                .collect(),
+            platforms: records
+                .platforms
+                .into_iter()
+                .map(|entry| (entry.hash, entry))
+                .collect(),
             lease: jobs.last_lease(),
             jobs,
-            campaigns: records.campaigns.into_iter().map(|campaign| (campaign.id, campaign)).collect(),
-            models: records.models.into_iter().map(|model| (model.key, model)).collect(),
+            campaigns: records
+                .campaigns
+                .into_iter()
+                .map(|campaign| (campaign.id, campaign))
+                .collect(),
+            models: records
+                .models
+                .into_iter()
+                .map(|model| (model.key, model))
+                .collect(),
             sequence: records.sequence,
             changes: Vec::new(),
         }
@@ -125,7 +145,11 @@ impl Farm {
         if self.jobs.last_lease() > self.lease {
             return Err("a lease has a number that was never given".to_owned());
         }
-        let mut sequences: Vec<u64> = self.jobs.iter().flat_map(|job| job.measurements().collect::<Vec<_>>()).collect();
+        let mut sequences: Vec<u64> = self
+            .jobs
+            .iter()
+            .flat_map(|job| job.measurements().collect::<Vec<_>>())
+            .collect();
         sequences.sort_unstable();
         if !sequences.iter().copied().eq(1..=self.sequence) {
             return Err("the measurements are not numbered from 1, each once".to_owned());

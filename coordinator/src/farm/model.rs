@@ -16,12 +16,20 @@ impl Event for PublishModels {
     fn apply(self, farm: &mut Farm, now: Timestamp) -> Self::Reply {
         for model in &self.0 {
             let platform = &model.key.platform;
-            farm.platforms.get(platform).ok_or_else(|| Refusal::PlatformUnknown(platform.to_string()))?;
+            farm.platforms
+                .get(platform)
+                .ok_or_else(|| Refusal::PlatformUnknown(platform.to_string()))?;
         }
         let mut platforms: Vec<Hash> = self.0.iter().map(|model| model.key.platform).collect();
-        let versions = self.0.into_iter().map(|model| farm.publish(model)).collect();
+        let versions = self
+            .0
+            .into_iter()
+            .map(|model| farm.publish(model))
+            .collect();
         platforms.dedup();
-        platforms.iter().for_each(|platform| farm.settle_converged(now, platform));
+        platforms
+            .iter()
+            .for_each(|platform| farm.settle_converged(now, platform));
         Ok(versions)
     }
 }
@@ -43,8 +51,17 @@ impl Event for GetModels {
         let wanted = |key: &ModelKey| {
             key.platform == entry.hash && (self.kinds.is_empty() || self.kinds.contains(&key.kind))
         };
-        let models = farm.models.iter().filter(|(key, _)| wanted(key)).map(|(_, model)| model.clone()).collect();
-        Ok(ModelSet::new(entry.slug.clone(), entry.platform.clone(), models))
+        let models = farm
+            .models
+            .iter()
+            .filter(|(key, _)| wanted(key))
+            .map(|(_, model)| model.clone())
+            .collect();
+        Ok(ModelSet::new(
+            entry.slug.clone(),
+            entry.platform.clone(),
+            models,
+        ))
     }
 }
 
@@ -52,11 +69,17 @@ impl Farm {
     fn publish(&mut self, model: Model) -> u64 {
         let newest = self.models.get(&model.key);
         let last = newest.map_or(0, |newest| newest.version);
-        let unchanged = Model { version: last, ..model };
+        let unchanged = Model {
+            version: last,
+            ..model
+        };
         if newest == Some(&unchanged) {
             return last;
         }
-        let model = Model { version: last + 1, ..unchanged };
+        let model = Model {
+            version: last + 1,
+            ..unchanged
+        };
         self.changes.push(Change::Model(model.clone()));
         self.models.insert(model.key, model);
         last + 1

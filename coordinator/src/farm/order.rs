@@ -29,7 +29,11 @@ impl Event for Order {
         let mut keys: Vec<TaskKey> = Vec::new();
         for (fresh, subject) in self.subjects {
             let recipe = Recipe::of(&subject);
-            let task = Task { platform, subject, recipe };
+            let task = Task {
+                platform,
+                subject,
+                recipe,
+            };
             if keys.contains(&task.key()) {
                 continue;
             }
@@ -64,15 +68,26 @@ impl Event for Follow {
 
     fn apply(self, farm: &mut Farm, now: Timestamp) -> Self::Reply {
         let platforms = self.0.iter().map(|task| task.platform);
-        let positions: BTreeMap<_, _> = platforms.filter_map(|at| Some((at, farm.jobs.queue(&at)?.positions()))).collect();
+        let positions: BTreeMap<_, _> = platforms
+            .filter_map(|at| Some((at, farm.jobs.queue(&at)?.positions())))
+            .collect();
         let follow = |task: &TaskKey| {
             let job = farm.jobs.find(task);
-            let ahead = |job: &Job| positions.get(&task.platform).and_then(|queue| queue.get(&job.id)).copied();
+            let ahead = |job: &Job| {
+                positions
+                    .get(&task.platform)
+                    .and_then(|queue| queue.get(&job.id))
+                    .copied()
+            };
             Followed {
                 subject: task.subject,
-                measurements: job.map(|job| job.measurements().collect()).unwrap_or_default(),
+                measurements: job
+                    .map(|job| job.measurements().collect())
+                    .unwrap_or_default(),
                 state: job.map(|job| job.state.clone()),
-                because: job.map(|job| farm.job_because(job, ahead(job), now)).unwrap_or_default(),
+                because: job
+                    .map(|job| farm.job_because(job, ahead(job), now))
+                    .unwrap_or_default(),
             }
         };
         self.0.iter().map(follow).collect()

@@ -49,15 +49,22 @@ impl Event for ListPlatforms {
             measurements: farm.jobs.measurements(&entry.hash),
             models: 0,
         };
-        let mut found: BTreeMap<Hash, PlatformStatus> =
-            farm.platforms.iter().map(|(&hash, entry)| (hash, status(entry))).collect();
+        let mut found: BTreeMap<Hash, PlatformStatus> = farm
+            .platforms
+            .iter()
+            .map(|(&hash, entry)| (hash, status(entry)))
+            .collect();
         for agent in farm.agents.values() {
-            let Some(status) = found.get_mut(&agent.platform) else { continue };
+            let Some(status) = found.get_mut(&agent.platform) else {
+                continue;
+            };
             status.agents += 1;
             status.agents_connected += u32::from(agent.is_connected(now));
         }
         for key in farm.models.keys() {
-            found.entry(key.platform).and_modify(|status| status.models += 1);
+            found
+                .entry(key.platform)
+                .and_modify(|status| status.models += 1);
         }
         found.into_values().collect()
     }
@@ -78,14 +85,20 @@ impl Event for FindPlatform {
 impl Farm {
     /// The platform of a slug or a hash.
     pub(super) fn find_platform(&self, name: &str) -> Result<&PlatformEntry, Refusal> {
-        let by_hash = name.parse().ok().and_then(|hash: Hash| self.platforms.get(&hash));
+        let by_hash = name
+            .parse()
+            .ok()
+            .and_then(|hash: Hash| self.platforms.get(&hash));
         let found = by_hash.or_else(|| self.platforms.values().find(|entry| entry.slug == name));
         found.ok_or_else(|| Refusal::PlatformUnknown(name.chars().take(200).collect()))
     }
 
     /// The name among people of a platform that is known.
     pub(super) fn slug(&self, platform: &Hash) -> String {
-        self.platforms.get(platform).map(|entry| entry.slug.clone()).unwrap_or_default()
+        self.platforms
+            .get(platform)
+            .map(|entry| entry.slug.clone())
+            .unwrap_or_default()
     }
 
     /// Notes a platform, the first time under a slug of its own.
@@ -94,8 +107,16 @@ impl Farm {
         if !self.platforms.contains_key(&hash) {
             let plain = platform.slug();
             let taken = self.platforms.values().any(|entry| entry.slug == plain);
-            let slug = if taken { format!("{plain}-{:.6}", hash.to_string()) } else { plain };
-            let entry = PlatformEntry { hash, slug, platform };
+            let slug = if taken {
+                format!("{plain}-{:.6}", hash.to_string())
+            } else {
+                plain
+            };
+            let entry = PlatformEntry {
+                hash,
+                slug,
+                platform,
+            };
             self.changes.push(Change::Platform(entry.clone()));
             self.platforms.insert(hash, entry);
         }

@@ -35,7 +35,10 @@ impl Event for ProposeLayers {
     type Reply = Result<Proposed, Refusal>;
 
     fn apply(self, farm: &mut Farm, now: Timestamp) -> Self::Reply {
-        let campaign = farm.campaigns.get(&self.campaign).ok_or(Refusal::CampaignUnknown(self.campaign))?;
+        let campaign = farm
+            .campaigns
+            .get(&self.campaign)
+            .ok_or(Refusal::CampaignUnknown(self.campaign))?;
         if campaign.end.is_some() {
             return Err(Refusal::CampaignEnded(self.campaign));
         }
@@ -44,23 +47,47 @@ impl Event for ProposeLayers {
         let wanted = |layer: &Layer| {
             layer.dtype() == campaign.request.dtype
                 && kinds.contains(&layer.kind())
-                && campaign.request.excluded.binary_search(&layer.hash()).is_err()
+                && campaign
+                    .request
+                    .excluded
+                    .binary_search(&layer.hash())
+                    .is_err()
         };
         let proposed = self.layers.len();
-        let task = |layer| Task { platform, subject: Subject::Layer(layer), recipe: Recipe::LayerInNetwork1 };
+        let task = |layer| Task {
+            platform,
+            subject: Subject::Layer(layer),
+            recipe: Recipe::LayerInNetwork1,
+        };
         let tasks: Vec<(JobId, Task)> = (self.layers.into_iter())
             .filter(|(_, layer)| wanted(layer))
             .map(|(fresh, layer)| (fresh, task(layer)))
             .collect();
 
-        let adds = |task: &Task| farm.jobs.find(&task.key()).is_none_or(|job| opens(job) || is_news(job, id));
-        let outstanding = farm.jobs.tally(id).outstanding + tasks.iter().filter(|(_, task)| adds(task)).count() as u64;
+        let adds = |task: &Task| {
+            farm.jobs
+                .find(&task.key())
+                .is_none_or(|job| opens(job) || is_news(job, id))
+        };
+        let outstanding = farm.jobs.tally(id).outstanding
+            + tasks.iter().filter(|(_, task)| adds(task)).count() as u64;
         if outstanding > OUTSTANDING_MAX {
-            return Err(Refusal::QueueFull { campaign: id, outstanding, max: OUTSTANDING_MAX });
+            return Err(Refusal::QueueFull {
+                campaign: id,
+                outstanding,
+                max: OUTSTANDING_MAX,
+            });
         }
-        let mut reply = Proposed { excluded: (proposed - tasks.len()) as u32, ..Proposed::default() };
+        let mut reply = Proposed {
+            excluded: (proposed - tasks.len()) as u32,
+            ..Proposed::default()
+        };
         for (fresh, task) in tasks {
-            if farm.share(now, id, fresh, task) { reply.queued += 1 } else { reply.already_measured += 1 }
+            if farm.share(now, id, fresh, task) {
+                reply.queued += 1
+            } else {
+                reply.already_measured += 1
+            }
         }
         Ok(reply)
     }

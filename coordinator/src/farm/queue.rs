@@ -46,11 +46,17 @@ impl Queue {
 
     /// The next job and the campaign whose turn it is, if it is one's: first what a user waits for, then the oldest of
     /// the campaign that was served least recently.
-    pub(super) fn next(&self, served: impl Fn(CampaignId) -> u64) -> Option<(JobId, Option<CampaignId>)> {
+    pub(super) fn next(
+        &self,
+        served: impl Fn(CampaignId) -> u64,
+    ) -> Option<(JobId, Option<CampaignId>)> {
         if let Some(&(_, job)) = self.urgent.first() {
             return Some((job, None));
         }
-        let (&campaign, line) = self.campaigns.iter().min_by_key(|&(&campaign, _)| served(campaign))?;
+        let (&campaign, line) = self
+            .campaigns
+            .iter()
+            .min_by_key(|&(&campaign, _)| served(campaign))?;
         line.first().map(|&(_, job)| (job, Some(campaign)))
     }
 
@@ -59,6 +65,9 @@ impl Queue {
     pub(super) fn positions(&self) -> BTreeMap<JobId, usize> {
         let by_age: BTreeSet<&Place> = self.campaigns.values().flatten().collect();
         let order = self.urgent.iter().chain(by_age);
-        order.enumerate().map(|(position, &(_, job))| (job, position)).collect()
+        order
+            .enumerate()
+            .map(|(position, &(_, job))| (job, position))
+            .collect()
     }
 }

@@ -33,7 +33,7 @@ pub struct Report {
 #[derive(Debug, Clone, PartialEq)]
 pub enum Outcome {
     /// It was measured.
-    Reading(Reading),
+    Reading(Box<Reading>),
     /// The platform cannot run it.
     Infeasible(String),
     /// It went wrong.
@@ -72,18 +72,36 @@ impl Event for ReportResults {
         let agent = farm.authenticate(&self.credential, now)?;
         // All or nothing: every report is looked at before the first is booked.
         for report in &self.reports {
-            let job = farm.jobs.get(report.job).ok_or(Refusal::JobUnknown(report.job))?;
-            if !job.grants.iter().any(|grant| grant.lease == report.lease && grant.agent == agent) {
-                return Err(Refusal::LeaseForged { job: report.job, lease: report.lease });
+            let job = farm
+                .jobs
+                .get(report.job)
+                .ok_or(Refusal::JobUnknown(report.job))?;
+            if !job
+                .grants
+                .iter()
+                .any(|grant| grant.lease == report.lease && grant.agent == agent)
+            {
+                return Err(Refusal::LeaseForged {
+                    job: report.job,
+                    lease: report.lease,
+                });
             }
         }
-        Ok(self.reports.into_iter().map(|report| farm.book(now, agent, report)).collect())
+        Ok(self
+            .reports
+            .into_iter()
+            .map(|report| farm.book(now, agent, report))
+            .collect())
     }
 }
 
 impl Farm {
     fn book(&mut self, now: Timestamp, agent: AgentId, report: Report) -> Acknowledgement {
-        let Report { job: id, lease, outcome } = report;
+        let Report {
+            job: id,
+            lease,
+            outcome,
+        } = report;
         let job = self.jobs.get(id).expect("every report was looked at");
         if grant_of(job, lease).is_some() {
             return Acknowledgement::Known;
@@ -91,13 +109,17 @@ impl Farm {
         let live = matches!(&job.state, State::Leased { lease: current, .. } if *current == lease);
         let acknowledgement = match &job.state {
             State::Done | State::Infeasible { .. } => Acknowledgement::Replica,
-            State::Queued | State::Leased { .. } | State::Parked { .. } | State::Withdrawn => Acknowledgement::Taken,
+            State::Queued | State::Leased { .. } | State::Parked { .. } | State::Withdrawn => {
+                Acknowledgement::Taken
+            }
         };
         let failures = job.failures + 1;
         match outcome {
-            Outcome::Reading(reading) => self.book_reading(now, agent, id, lease, reading),
+            Outcome::Reading(reading) => self.book_reading(now, agent, id, lease, *reading),
             Outcome::Infeasible(because) if acknowledgement == Acknowledgement::Taken => {
-                self.answer(now, id, State::Infeasible { because }, |job| settle(job, lease, Reported::Other));
+                self.answer(now, id, State::Infeasible { because }, |job| {
+                    settle(job, lease, Reported::Other)
+                });
             }
             Outcome::Failed(because) if live && failures >= FAILURES_MAX => {
                 let because = format!("failed {failures} times, at last: {because}");
@@ -111,15 +133,19 @@ impl Farm {
                     job.failures = failures;
                     settle(job, lease, Reported::Other);
                 });
-                self.requeue(id);
+                self.requeue(now, id);
             }
             Outcome::Returned(_) if live => {
-                self.jobs.alter(id, &mut self.changes, |job| settle(job, lease, Reported::Other));
-                self.requeue(id);
+                self.jobs.alter(id, &mut self.changes, |job| {
+                    settle(job, lease, Reported::Other)
+                });
+                self.requeue(now, id);
             }
             // Too late to say anything about a job that others have taken up, or that is answered.
             Outcome::Infeasible(_) | Outcome::Failed(_) | Outcome::Returned(_) => {
-                self.jobs.alter(id, &mut self.changes, |job| settle(job, lease, Reported::Other));
+                self.jobs.alter(id, &mut self.changes, |job| {
+                    settle(job, lease, Reported::Other)
+                });
                 return Acknowledgement::Replica;
             }
         }
@@ -127,17 +153,32 @@ impl Farm {
     }
 
     /// Books a reading. It counts however late it comes: a measurement is true of its device whenever it is heard of.
-    fn book_reading(&mut self, now: Timestamp, agent: AgentId, id: JobId, lease: LeaseNumber, reading: Reading) {
+    fn book_reading(
+        &mut self,
+        now: Timestamp,
+        agent: AgentId,
+        id: JobId,
+        lease: LeaseNumber,
+        reading: Reading,
+    ) {
         self.sequence += 1;
         let sequence = self.sequence;
         let job_ms = (reading.conditions.seconds * 1000.0).round() as u64;
-        self.changes.push(Change::Entry(Entry { sequence, job: id, agent, lease, reading, received_at: now }));
+        self.changes.push(Change::Entry(Entry {
+            sequence,
+            job: id,
+            agent,
+            lease,
+            reading,
+            received_at: now,
+        }));
         let mut counted = self.agents[&agent].clone();
         counted.count(job_ms);
         self.put_agent(counted);
 
         let before = self.jobs.get(id).expect("its grants were looked at");
-        let live = matches!(&before.state, State::Leased { lease: current, .. } if *current == lease);
+        let live =
+            matches!(&before.state, State::Leased { lease: current, .. } if *current == lease);
         let enough = before.replicas_done() + 1 >= before.replicas_wanted;
         let booked = |job: &mut Job| {
             job.measured_ms += job_ms;
@@ -148,14 +189,20 @@ impl Farm {
         } else {
             self.jobs.alter(id, &mut self.changes, booked);
             if live {
-                self.requeue(id);
+                self.requeue(now, id);
             }
             self.settle_campaigns(now, id);
         }
     }
 
     /// Ends a job, for good unless somebody wants more measurements of it.
-    pub(super) fn answer(&mut self, now: Timestamp, id: JobId, state: State, alteration: impl FnOnce(&mut Job)) {
+    pub(super) fn answer(
+        &mut self,
+        now: Timestamp,
+        id: JobId,
+        state: State,
+        alteration: impl FnOnce(&mut Job),
+    ) {
         self.jobs.alter(id, &mut self.changes, |job| {
             alteration(job);
             job.state = state;
@@ -167,7 +214,10 @@ impl Farm {
 
 /// What was reported under a lease of a job.
 fn grant_of(job: &Job, lease: LeaseNumber) -> Option<Reported> {
-    job.grants.iter().find(|grant| grant.lease == lease).and_then(|grant| grant.report)
+    job.grants
+        .iter()
+        .find(|grant| grant.lease == lease)
+        .and_then(|grant| grant.report)
 }
 
 /// Notes what was reported under a lease. Any word from an agent shows that the job doesn't kill agents.

@@ -17,8 +17,10 @@ use wattfarm_proto::v1::report_results_response::Acknowledgement as Wire;
 use super::stream::Follower;
 use super::{Shell, auth, cut, within};
 use crate::farm::{
-    Acknowledgement, Enroll, LEASE_TTL, Lease, LeaseJobs, Outcome, RenewLeases, Report, ReportResults, SecretHash,
+    Acknowledgement, Enroll, LEASE_TTL, Lease, LeaseJobs, Outcome, RenewLeases, Report,
+    ReportResults, SecretHash,
 };
+use crate::secret::{self, SECRET_BYTES};
 use crate::signal::Signal;
 
 /// The longest wait for a job, in ms.
@@ -37,9 +39,12 @@ pub(super) struct Agents(pub(super) Shell);
 
 #[tonic::async_trait]
 impl AgentService for Agents {
-    async fn enroll(&self, request: Request<v1::EnrollRequest>) -> Result<Response<v1::EnrollResponse>, Status> {
+    async fn enroll(
+        &self,
+        request: Request<v1::EnrollRequest>,
+    ) -> Result<Response<v1::EnrollResponse>, Status> {
         let message = request.into_inner();
-        let credential: [u8; 32] = (message.credential.try_into())
+        let credential: [u8; SECRET_BYTES] = (message.credential.try_into())
             .map_err(|_| FieldError::new("credential", "must have 32 bytes, drawn at random"))?;
         within("name", message.name.chars().count(), 1..=120)?;
         if message.name.chars().any(char::is_control) {
@@ -48,7 +53,7 @@ impl AgentService for Agents {
         let platform = Platform::try_from(required("platform", message.platform)?);
         let enrolled = self.0.request(Enroll {
             token: SecretHash::of(&message.token.trim().to_ascii_lowercase()),
-            credential: SecretHash::of(&hex(&credential)),
+            credential: SecretHash::of(&secret::written(&credential)),
             name: message.name,
             platform: platform.map_err(|error| error.within("platform"))?,
             fresh_id: AgentId(Uuid::now_v7()),
@@ -69,17 +74,27 @@ impl AgentService for Agents {
         let credential = auth::credential(&request)?;
         let message = request.into_inner();
         let jobs_max = within("max_jobs", message.max_jobs, 1..=64)? as usize;
-        let wait = Duration::from_millis(within("wait_ms", message.wait_ms, 0..=WAIT_MS_MAX)?.into());
+        let wait =
+            Duration::from_millis(within("wait_ms", message.wait_ms, 0..=WAIT_MS_MAX)?.into());
         let mut held = Some(lease_numbers("held", message.held)?);
         let began = Instant::now();
         let mut follower = Follower::new(&self.0);
         let leased = loop {
-            let leased = self.0.request(LeaseJobs { credential, jobs_max, held: held.take() }).await?;
+            let leased = self
+                .0
+                .request(LeaseJobs {
+                    credential,
+                    jobs_max,
+                    held: held.take(),
+                })
+                .await?;
             let patience = wait.saturating_sub(began.elapsed());
             if !leased.leases.is_empty() || leased.draining || patience.is_zero() {
                 break leased;
             }
-            follower.wait(patience, |signal| signal == Signal::Work(leased.platform)).await?;
+            follower
+                .wait(patience, |signal| signal == Signal::Work(leased.platform))
+                .await?;
         };
         // The agent counts from when it sent the request, so the time that it waited is its own.
         let ttl_ms = (LEASE_TTL + began.elapsed()).as_millis() as u32;
@@ -121,15 +136,28 @@ impl AgentService for Agents {
         let convert = |(index, message)| {
             report(message).map_err(|error: FieldError| error.within(&format!("reports[{index}]")))
         };
-        let reports = message.reports.into_iter().enumerate().map(convert).collect::<Result<_, _>>()?;
-        let acknowledgements = self.0.request(ReportResults { credential, reports }).await?;
+        let reports = message
+            .reports
+            .into_iter()
+            .enumerate()
+            .map(convert)
+            .collect::<Result<_, _>>()?;
+        let acknowledgements = self
+            .0
+            .request(ReportResults {
+                credential,
+                reports,
+            })
+            .await?;
         let wire = |acknowledgement| match acknowledgement {
             Acknowledgement::Taken => Wire::Taken.into(),
             Acknowledgement::Replica => Wire::Replica.into(),
             Acknowledgement::Known => Wire::Known.into(),
         };
         let acknowledgements = acknowledgements.into_iter().map(wire).collect();
-        Ok(Response::new(v1::ReportResultsResponse { acknowledgements }))
+        Ok(Response::new(v1::ReportResultsResponse {
+            acknowledgements,
+        }))
     }
 }
 
@@ -137,21 +165,21 @@ fn report(message: v1::report_results_request::Report) -> Result<Report, FieldEr
     use v1::report_results_request::report::Outcome as Wire;
     let outcome = match required("outcome", message.outcome)? {
         Wire::Reading(reading) => {
-            Outcome::Reading(Reading::try_from(reading).map_err(|error| error.within("reading"))?)
+            let reading = Reading::try_from(reading).map_err(|error| error.within("reading"))?;
+            Outcome::Reading(Box::new(reading))
         }
         Wire::Infeasible(because) => Outcome::Infeasible(cut(&because, WORDS_MAX)),
         Wire::Failed(because) => Outcome::Failed(cut(&because, WORDS_MAX)),
         Wire::Returned(because) => Outcome::Returned(cut(&because, WORDS_MAX)),
     };
-    Ok(Report { job: parse("job_id", &message.job_id)?, lease: LeaseNumber(message.lease), outcome })
+    Ok(Report {
+        job: parse("job_id", &message.job_id)?,
+        lease: LeaseNumber(message.lease),
+        outcome,
+    })
 }
 
 fn lease_numbers(field: &str, leases: Vec<u64>) -> Result<Vec<LeaseNumber>, FieldError> {
     within(field, leases.len(), 0..=LEASES_MAX)?;
     Ok(leases.into_iter().map(LeaseNumber).collect())
-}
-
-/// The written form of a secret.
-pub(super) fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }

@@ -12,6 +12,7 @@ use wattfarm_proto::v1;
 use wattfarm_proto::v1::measure_response::{Failure, Part};
 
 use super::stream::{Follower, Messages, stream};
+use super::trainer::NEWS_INTERVAL;
 use super::{Shell, wire, within};
 use crate::farm::{FindPlatform, Follow, Followed, Order, State};
 use crate::signal::Signal;
@@ -29,10 +30,22 @@ pub(super) async fn measure(
     within("subjects", message.subjects.len(), 1..=256)?;
     let replicas = within("replicas", message.replicas, 0..=REPLICAS_MAX)?;
     let subjects: Vec<Subject> = each("subjects", message.subjects)?;
-    let subjects = subjects.into_iter().map(|subject| (JobId(Uuid::now_v7()), subject)).collect();
-    let platform = shell.request(FindPlatform(message.platform.clone())).await?.hash;
+    let subjects = subjects
+        .into_iter()
+        .map(|subject| (JobId(Uuid::now_v7()), subject))
+        .collect();
+    let platform = shell
+        .request(FindPlatform(message.platform.clone()))
+        .await?
+        .hash;
     let mut follower = Follower::new(shell);
-    let mut tasks = shell.request(Order { platform: message.platform, subjects, replicas }).await?;
+    let mut tasks = shell
+        .request(Order {
+            platform: message.platform,
+            subjects,
+            replicas,
+        })
+        .await?;
     let shell = shell.clone();
     Ok(stream(|sink| async move {
         let send = |part| sink.send(v1::MeasureResponse { part: Some(part) });
@@ -42,7 +55,11 @@ pub(super) async fn measure(
             let followed = shell.ask(Follow(tasks.clone())).await?;
             // Backwards, so that a task can be taken out, and the first that waits says why.
             for (index, job) in followed.into_iter().enumerate().rev() {
-                for &sequence in job.measurements.iter().filter(|sequence| !told.contains(*sequence)) {
+                for &sequence in job
+                    .measurements
+                    .iter()
+                    .filter(|sequence| !told.contains(*sequence))
+                {
                     if let Some(measurement) = read(&shell, sequence).await? {
                         send(Part::Measurement((&measurement).into())).await?;
                     }
@@ -57,11 +74,14 @@ pub(super) async fn measure(
                     Progress::Waits => waiting = Some(job.because),
                 }
             }
-            let Some(because) = waiting else { return Ok(()) };
+            let Some(because) = waiting else {
+                return Ok(());
+            };
             let matters = |signal| signal == Signal::Progress(platform);
             if !follower.wait(SILENCE, matters).await? {
                 send(Part::Waiting(because)).await?;
             }
+            follower.settle(NEWS_INTERVAL).await;
         }
     }))
 }
@@ -82,18 +102,23 @@ fn progress(job: &Followed, replicas: u32) -> Progress {
     }
     match &job.state {
         Some(State::Queued | State::Leased { .. }) => Progress::Waits,
-        Some(state @ (State::Infeasible { .. } | State::Parked { .. } | State::Withdrawn | State::Done)) => {
-            Progress::Failed(Failure {
-                subject_hash: job.subject.to_string(),
-                state: wire::job_state(state).into(),
-                because: job.because.clone(),
-            })
-        }
+        Some(
+            state @ (State::Infeasible { .. }
+            | State::Parked { .. }
+            | State::Withdrawn
+            | State::Done),
+        ) => Progress::Failed(Failure {
+            subject_hash: job.subject.to_string(),
+            state: wire::job_state(state).into(),
+            because: job.because.clone(),
+        }),
         None => Progress::Complete,
     }
 }
 
 async fn read(shell: &Shell, sequence: u64) -> Result<Option<Measurement>, Status> {
-    let found = shell.read(move |store| store.measurements_after(sequence - 1, 1)).await?;
+    let found = shell
+        .read(move |store| store.measurements_after(sequence - 1, 1))
+        .await?;
     Ok(found.into_iter().next())
 }

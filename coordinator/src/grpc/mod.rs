@@ -2,8 +2,8 @@
 
 mod agents;
 mod auth;
-mod models;
 mod measure;
+mod models;
 mod operator;
 mod refusal;
 mod stream;
@@ -45,21 +45,37 @@ pub struct Shell {
 
 /// Every service, with health and reflection.
 pub async fn routes(shell: Shell) -> Result<Routes, tonic_reflection::server::Error> {
-    let agents = AgentServiceServer::new(agents::Agents(shell.clone())).max_decoding_message_size(MESSAGE_BYTES_MAX);
-    let models = ModelServiceServer::new(models::Models(shell.clone())).max_decoding_message_size(MESSAGE_BYTES_MAX);
-    let trainer = TrainerServiceServer::new(trainer::Trainer(shell.clone())).max_decoding_message_size(MESSAGE_BYTES_MAX);
-    let operator = FarmServiceServer::new(operator::Operator(shell)).max_decoding_message_size(MESSAGE_BYTES_MAX);
+    let agents = AgentServiceServer::new(agents::Agents(shell.clone()))
+        .max_decoding_message_size(MESSAGE_BYTES_MAX);
+    let models = ModelServiceServer::new(models::Models(shell.clone()))
+        .max_decoding_message_size(MESSAGE_BYTES_MAX);
+    let trainer = TrainerServiceServer::new(trainer::Trainer(shell.clone()))
+        .max_decoding_message_size(MESSAGE_BYTES_MAX);
+    let operator = FarmServiceServer::new(operator::Operator(shell))
+        .max_decoding_message_size(MESSAGE_BYTES_MAX);
     let (reporter, health) = tonic_health::server::health_reporter();
-    reporter.set_serving::<AgentServiceServer<agents::Agents>>().await;
-    reporter.set_serving::<ModelServiceServer<models::Models>>().await;
-    reporter.set_serving::<TrainerServiceServer<trainer::Trainer>>().await;
-    reporter.set_serving::<FarmServiceServer<operator::Operator>>().await;
+    reporter
+        .set_serving::<AgentServiceServer<agents::Agents>>()
+        .await;
+    reporter
+        .set_serving::<ModelServiceServer<models::Models>>()
+        .await;
+    reporter
+        .set_serving::<TrainerServiceServer<trainer::Trainer>>()
+        .await;
+    reporter
+        .set_serving::<FarmServiceServer<operator::Operator>>()
+        .await;
     let reflection = tonic_reflection::server::Builder::configure()
         .register_encoded_file_descriptor_set(v1::DESCRIPTORS)
         .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
         .build_v1()?;
     let routes = Routes::new(health).add_service(reflection);
-    Ok(routes.add_service(agents).add_service(models).add_service(trainer).add_service(operator))
+    Ok(routes
+        .add_service(agents)
+        .add_service(models)
+        .add_service(trainer)
+        .add_service(operator))
 }
 
 impl Shell {
@@ -69,7 +85,10 @@ impl Shell {
     }
 
     /// Asks the farm what it may refuse.
-    async fn request<T, E: Event<Reply = Result<T, Refusal>>>(&self, event: E) -> Result<T, Status> {
+    async fn request<T, E: Event<Reply = Result<T, Refusal>>>(
+        &self,
+        event: E,
+    ) -> Result<T, Status> {
         self.ask(event).await?.map_err(Status::from)
     }
 
@@ -81,15 +100,21 @@ impl Shell {
         let store = Arc::clone(&self.store);
         let read = tokio::task::spawn_blocking(move || read(&*store)).await;
         let read = read.map_err(|panic| anyhow::Error::from(panic).context("read the store"));
-        read.and_then(|read| read.map_err(anyhow::Error::from)).map_err(|error| {
-            tracing::error!(error = format!("{error:#}"), "a read of the store failed");
-            Status::internal("the store cannot be read: the coordinator's log says why")
-        })
+        read.and_then(|read| read.map_err(anyhow::Error::from))
+            .map_err(|error| {
+                tracing::error!(error = format!("{error:#}"), "a read of the store failed");
+                Status::internal("the store cannot be read: the coordinator's log says why")
+            })
     }
 }
 
 fn shutting_down() -> Status {
-    status(Code::Unavailable, "SHUTTING_DOWN", "the coordinator is shutting down", Some(RESTART_RETRY))
+    status(
+        Code::Unavailable,
+        "SHUTTING_DOWN",
+        "the coordinator is shutting down",
+        Some(RESTART_RETRY),
+    )
 }
 
 /// Refuses a count that isn't in the range; `field` is for the error.
@@ -101,7 +126,10 @@ fn within<T: PartialOrd + std::fmt::Display>(
     if range.contains(&value) {
         return Ok(value);
     }
-    Err(FieldError::new(field, format!("{value} is not within {} to {}", range.start(), range.end())))
+    Err(FieldError::new(
+        field,
+        format!("{value} is not within {} to {}", range.start(), range.end()),
+    ))
 }
 
 /// A text of at most so many characters: what is longer is cut, since texts from agents are for people.

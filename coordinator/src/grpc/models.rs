@@ -15,7 +15,10 @@ use wattfarm_proto::v1::model_service_server::ModelService;
 use super::stream::{Follower, Messages, stream};
 use super::trainer::{LOOK_AGAIN, NEWS_INTERVAL};
 use super::{Shell, measure, within};
-use crate::farm::{Budget, FindPlatform, GetCampaign, GetModels, ListPlatforms, Phase, PlatformEntry, Request as Wish, RequestModels};
+use crate::farm::{
+    Budget, FindPlatform, GetCampaign, GetModels, ListPlatforms, Phase, PlatformEntry,
+    Request as Wish, RequestModels,
+};
 use crate::signal::Signal;
 
 /// The most layers that a campaign may leave out.
@@ -36,7 +39,9 @@ impl ModelService for Models {
         _request: Request<v1::ListPlatformsRequest>,
     ) -> Result<Response<v1::ListPlatformsResponse>, Status> {
         let platforms = self.0.ask(ListPlatforms).await?;
-        Ok(Response::new(v1::ListPlatformsResponse { platforms: platforms.iter().map(Into::into).collect() }))
+        Ok(Response::new(v1::ListPlatformsResponse {
+            platforms: platforms.iter().map(Into::into).collect(),
+        }))
     }
 
     async fn request_models(
@@ -46,7 +51,10 @@ impl ModelService for Models {
         let message = required("campaign", request.into_inner().campaign)?;
         let event = request_models(message).map_err(|error| error.within("campaign"))?;
         let campaign = self.0.request(event).await?;
-        Ok(Response::new(v1::RequestModelsResponse { campaign: Some((&campaign).into()) }))
+        tracing::info!(campaign.id = %campaign.campaign.id, platform.slug = campaign.slug, "models requested");
+        Ok(Response::new(v1::RequestModelsResponse {
+            campaign: Some((&campaign).into()),
+        }))
     }
 
     async fn watch_campaign(
@@ -62,13 +70,18 @@ impl ModelService for Models {
             loop {
                 let now = shell.request(GetCampaign(id)).await?;
                 if told.as_ref() != Some(&now) {
-                    sink.send(v1::WatchCampaignResponse { campaign: Some((&now).into()) }).await?;
+                    sink.send(v1::WatchCampaignResponse {
+                        campaign: Some((&now).into()),
+                    })
+                    .await?;
                 }
                 if matches!(now.phase, Phase::Ended(_)) {
                     return Ok(());
                 }
                 told = Some(now);
-                follower.wait(LOOK_AGAIN, |signal| signal == Signal::Progress(platform)).await?;
+                follower
+                    .wait(LOOK_AGAIN, |signal| signal == Signal::Progress(platform))
+                    .await?;
                 follower.settle(NEWS_INTERVAL).await;
             }
         }))
@@ -80,14 +93,27 @@ impl ModelService for Models {
     ) -> Result<Response<Self::GetModelsStream>, Status> {
         use v1::get_models_response::Part;
         let message = request.into_inner();
-        let event = GetModels { platform: message.platform, kinds: kinds(&message.kinds)? };
+        let event = GetModels {
+            platform: message.platform,
+            kinds: kinds(&message.kinds)?,
+        };
         let set = self.0.request(event).await?;
         Ok(stream(|sink| async move {
             let hash = set.platform.hash();
-            let header = PlatformEntry { hash, slug: set.slug, platform: set.platform };
-            sink.send(v1::GetModelsResponse { part: Some(Part::Header((&header).into())) }).await?;
+            let header = PlatformEntry {
+                hash,
+                slug: set.slug,
+                platform: set.platform,
+            };
+            sink.send(v1::GetModelsResponse {
+                part: Some(Part::Header((&header).into())),
+            })
+            .await?;
             for model in &set.models {
-                sink.send(v1::GetModelsResponse { part: Some(Part::Model(model.into())) }).await?;
+                sink.send(v1::GetModelsResponse {
+                    part: Some(Part::Model(model.into())),
+                })
+                .await?;
             }
             Ok(())
         }))
@@ -107,19 +133,29 @@ impl ModelService for Models {
             // Of the versions that were there before, the newest is enough.
             let mut first = true;
             loop {
-                let newest = GetModels { platform: platform.to_string(), kinds: kinds.clone() };
+                let newest = GetModels {
+                    platform: platform.to_string(),
+                    kinds: kinds.clone(),
+                };
                 for model in shell.request(newest).await?.models {
                     let (key, version) = (model.key, model.version);
                     let told = told.entry(key).or_insert(0);
                     let after = if first { version - 1 } else { *told };
-                    let news: Vec<Model> = shell.read(move |store| store.model_versions_after(&key, after)).await?;
+                    let news: Vec<Model> = shell
+                        .read(move |store| store.model_versions_after(&key, after))
+                        .await?;
                     for model in &news {
-                        sink.send(v1::WatchModelsResponse { model: Some(model.into()) }).await?;
+                        sink.send(v1::WatchModelsResponse {
+                            model: Some(model.into()),
+                        })
+                        .await?;
                         *told = model.version;
                     }
                 }
                 first = false;
-                follower.wait(Duration::MAX, |signal| signal == Signal::Models(platform)).await?;
+                follower
+                    .wait(Duration::MAX, |signal| signal == Signal::Models(platform))
+                    .await?;
             }
         }))
     }
@@ -131,13 +167,25 @@ impl ModelService for Models {
         use v1::predict_response::Part;
         let message = request.into_inner();
         let network = network(message.network, message.batch)?;
-        let models: ModelSet = self.0.request(GetModels { platform: message.platform, kinds: vec![] }).await?;
+        let models: ModelSet = self
+            .0
+            .request(GetModels {
+                platform: message.platform,
+                kinds: vec![],
+            })
+            .await?;
         let prediction = predict(&network, &models);
         Ok(stream(|sink| async move {
             for layer in &prediction.layers {
-                sink.send(v1::PredictResponse { part: Some(Part::Layer(layer.into())) }).await?;
+                sink.send(v1::PredictResponse {
+                    part: Some(Part::Layer(layer.into())),
+                })
+                .await?;
             }
-            sink.send(v1::PredictResponse { part: Some(Part::Summary((&prediction).into())) }).await
+            sink.send(v1::PredictResponse {
+                part: Some(Part::Summary((&prediction).into())),
+            })
+            .await
         }))
     }
 
@@ -151,13 +199,19 @@ impl ModelService for Models {
 
 fn kinds(names: &[String]) -> Result<Vec<Kind>, FieldError> {
     within("kinds", names.len(), 0..=1024)?;
-    names.iter().enumerate().map(|(index, name)| parse(&format!("kinds[{index}]"), name)).collect()
+    names
+        .iter()
+        .enumerate()
+        .map(|(index, name)| parse(&format!("kinds[{index}]"), name))
+        .collect()
 }
 
 fn request_models(message: v1::CampaignRequest) -> Result<RequestModels, FieldError> {
     use v1::campaign_request::budget::Budget as Wire;
     let positive = |value: f64| value.is_finite() && value > 0.0;
-    let not_positive = |field: &str, value: f64| FieldError::new(field, format!("`{value}` is not a positive number"));
+    let not_positive = |field: &str, value: f64| {
+        FieldError::new(field, format!("`{value}` is not a positive number"))
+    };
     let budget = required("budget", message.budget.and_then(|budget| budget.budget))?;
     let budget = match budget {
         Wire::Jobs(0) => return Err(FieldError::new("budget.jobs", "must be at least 1")),
@@ -168,7 +222,11 @@ fn request_models(message: v1::CampaignRequest) -> Result<RequestModels, FieldEr
     if let Some(target) = message.target_error.filter(|&target| !positive(target)) {
         return Err(not_positive("target_error", target));
     }
-    within("excluded_layers", message.excluded_layers.len(), 0..=EXCLUDED_MAX)?;
+    within(
+        "excluded_layers",
+        message.excluded_layers.len(),
+        0..=EXCLUDED_MAX,
+    )?;
     let excluded = message.excluded_layers.iter().enumerate();
     let excluded = excluded.map(|(index, hash)| parse(&format!("excluded_layers[{index}]"), hash));
     let mut excluded: Vec<_> = excluded.collect::<Result<_, _>>()?;
@@ -178,12 +236,25 @@ fn request_models(message: v1::CampaignRequest) -> Result<RequestModels, FieldEr
     kinds.sort_unstable();
     kinds.dedup();
     let dtype = dtype(message.dtype)?;
-    let request = Wish { kinds, dtype, target_error: message.target_error, budget, excluded };
-    Ok(RequestModels { id: parse("campaign_id", &message.campaign_id)?, platform: message.platform, request })
+    let request = Wish {
+        kinds,
+        dtype,
+        target_error: message.target_error,
+        budget,
+        excluded,
+    };
+    Ok(RequestModels {
+        id: parse("campaign_id", &message.campaign_id)?,
+        platform: message.platform,
+        request,
+    })
 }
 
 /// The network of a request for a prediction.
-fn network(network: Option<v1::predict_request::Network>, batch: Option<u64>) -> Result<Network, Status> {
+fn network(
+    network: Option<v1::predict_request::Network>,
+    batch: Option<u64>,
+) -> Result<Network, Status> {
     match required("network", network)? {
         v1::predict_request::Network::Graph(_) if batch.is_some() => {
             Err(FieldError::new("batch", "is for built-in networks: a graph has its own").into())
@@ -191,11 +262,15 @@ fn network(network: Option<v1::predict_request::Network>, batch: Option<u64>) ->
         v1::predict_request::Network::Graph(graph) => {
             Network::try_from(graph).map_err(|error| error.within("graph").into())
         }
-        v1::predict_request::Network::Name(name) => zoo::build(&name, batch, Dtype::F32).map_err(|error| match error {
-            NetworkError::UnknownName(_) => status(Code::NotFound, "NETWORK_UNKNOWN", error.to_string(), None),
-            NetworkError::Size(_) | NetworkError::Input(_) | NetworkError::Node { .. } => {
-                FieldError::new("batch", error.to_string()).into()
-            }
-        }),
+        v1::predict_request::Network::Name(name) => {
+            zoo::build(&name, batch, Dtype::F32).map_err(|error| match error {
+                NetworkError::UnknownName(_) => {
+                    status(Code::NotFound, "NETWORK_UNKNOWN", error.to_string(), None)
+                }
+                NetworkError::Size(_) | NetworkError::Input(_) | NetworkError::Node { .. } => {
+                    FieldError::new("batch", error.to_string()).into()
+                }
+            })
+        }
     }
 }

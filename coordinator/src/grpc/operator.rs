@@ -10,14 +10,14 @@ use wattfarm_proto::error::FieldError;
 use wattfarm_proto::v1;
 use wattfarm_proto::v1::farm_service_server::FarmService;
 
-use super::agents::hex;
 use super::stream::{Messages, stream};
 use super::wire::{self, BATCH_MAX, batches};
 use super::{Shell, cut, within};
 use crate::farm::{
-    CancelCampaign, CreateToken, DrainAgent, FindPlatform, LastMeasurement, ListAgents, ListCampaigns, ListJobs,
-    ListPlatforms, PlatformEntry, SecretHash, StateName,
+    CancelCampaign, CreateToken, DrainAgent, FindPlatform, LastMeasurement, ListAgents,
+    ListCampaigns, ListJobs, ListPlatforms, PlatformEntry, SecretHash, StateName,
 };
+use crate::secret;
 
 /// How long a token may be used unless said otherwise.
 const TOKEN_TTL_SECONDS: u64 = 24 * 3600;
@@ -42,12 +42,24 @@ impl FarmService for Operator {
     ) -> Result<Response<v1::CreateTokenResponse>, Status> {
         self.0.operator_only(&request)?;
         let message = request.into_inner();
-        let seconds = if message.ttl_seconds == 0 { TOKEN_TTL_SECONDS } else { message.ttl_seconds };
+        let seconds = if message.ttl_seconds == 0 {
+            TOKEN_TTL_SECONDS
+        } else {
+            message.ttl_seconds
+        };
         let ttl = Duration::from_secs(within("ttl_seconds", seconds, 1..=TOKEN_TTL_SECONDS_MAX)?);
-        let token = hex(&rand::random::<[u8; 32]>());
-        let made = CreateToken { token: SecretHash::of(&token), note: cut(&message.note, 200), ttl };
+        let token = secret::fresh();
+        let made = CreateToken {
+            token: SecretHash::of(&token),
+            note: cut(&message.note, 200),
+            ttl,
+        };
         let expires_at = self.0.ask(made).await?;
-        Ok(Response::new(v1::CreateTokenResponse { token, expires_at_ms: expires_at.0 }))
+        tracing::info!(token.note = message.note, "token made");
+        Ok(Response::new(v1::CreateTokenResponse {
+            token,
+            expires_at_ms: expires_at.0,
+        }))
     }
 
     async fn list_agents(
@@ -56,7 +68,9 @@ impl FarmService for Operator {
     ) -> Result<Response<v1::ListAgentsResponse>, Status> {
         self.0.operator_only(&request)?;
         let agents = self.0.ask(ListAgents).await?;
-        Ok(Response::new(v1::ListAgentsResponse { agents: agents.iter().map(Into::into).collect() }))
+        Ok(Response::new(v1::ListAgentsResponse {
+            agents: agents.iter().map(Into::into).collect(),
+        }))
     }
 
     async fn drain_agent(
@@ -66,8 +80,17 @@ impl FarmService for Operator {
         self.0.operator_only(&request)?;
         let message = request.into_inner();
         let agent = parse("agent_id", &message.agent_id)?;
-        let agent = self.0.request(DrainAgent { agent, draining: message.draining }).await?;
-        Ok(Response::new(v1::DrainAgentResponse { agent: Some((&agent).into()) }))
+        let agent = self
+            .0
+            .request(DrainAgent {
+                agent,
+                draining: message.draining,
+            })
+            .await?;
+        tracing::info!(agent.id = %agent.agent.id, agent.draining = agent.agent.draining, "agent drained, or let go on");
+        Ok(Response::new(v1::DrainAgentResponse {
+            agent: Some((&agent).into()),
+        }))
     }
 
     async fn list_campaigns(
@@ -76,7 +99,9 @@ impl FarmService for Operator {
     ) -> Result<Response<v1::ListCampaignsResponse>, Status> {
         self.0.operator_only(&request)?;
         let campaigns = self.0.ask(ListCampaigns { ended: true }).await?;
-        Ok(Response::new(v1::ListCampaignsResponse { campaigns: campaigns.iter().map(Into::into).collect() }))
+        Ok(Response::new(v1::ListCampaignsResponse {
+            campaigns: campaigns.iter().map(Into::into).collect(),
+        }))
     }
 
     async fn cancel_campaign(
@@ -86,7 +111,9 @@ impl FarmService for Operator {
         self.0.operator_only(&request)?;
         let campaign = parse("campaign_id", &request.into_inner().campaign_id)?;
         let campaign = self.0.request(CancelCampaign(campaign)).await?;
-        Ok(Response::new(v1::CancelCampaignResponse { campaign: Some((&campaign).into()) }))
+        Ok(Response::new(v1::CancelCampaignResponse {
+            campaign: Some((&campaign).into()),
+        }))
     }
 
     async fn list_jobs(
@@ -95,8 +122,16 @@ impl FarmService for Operator {
     ) -> Result<Response<Self::ListJobsStream>, Status> {
         self.0.operator_only(&request)?;
         let message = request.into_inner();
-        let states = message.states.into_iter().enumerate().map(|(index, state)| state_name(index, state));
-        let limit = if message.limit == 0 { JOBS } else { message.limit };
+        let states = message
+            .states
+            .into_iter()
+            .enumerate()
+            .map(|(index, state)| state_name(index, state));
+        let limit = if message.limit == 0 {
+            JOBS
+        } else {
+            message.limit
+        };
         let jobs = self.0.request(ListJobs {
             platform: Some(message.platform).filter(|platform| !platform.is_empty()),
             states: states.collect::<Result<_, _>>()?,
@@ -107,7 +142,10 @@ impl FarmService for Operator {
             for status in jobs {
                 let id = status.job.id;
                 let task = shell.read(move |store| store.task(id)).await?;
-                sink.send(v1::ListJobsResponse { job: Some(wire::job(&status, task.as_ref())) }).await?;
+                sink.send(v1::ListJobsResponse {
+                    job: Some(wire::job(&status, task.as_ref())),
+                })
+                .await?;
             }
             Ok(())
         }))
@@ -126,23 +164,37 @@ impl FarmService for Operator {
         let shell = self.0.clone();
         // What is taken while the export runs is left to the next one: it ends even on a busy farm.
         let last = shell.ask(LastMeasurement).await?;
-        let platforms = shell.ask(ListPlatforms).await?.into_iter().map(|status| (status.entry.hash, status.entry));
+        let platforms = shell
+            .ask(ListPlatforms)
+            .await?
+            .into_iter()
+            .map(|status| (status.entry.hash, status.entry));
         let mut unnamed: BTreeMap<Hash, PlatformEntry> = platforms.collect();
         Ok(stream(|sink| async move {
             let mut cursor = message.after_sequence;
             while cursor < last {
-                let mut measurements = shell.read(move |store| store.measurements_after(cursor, BATCH_MAX)).await?;
-                let Some(newest) = measurements.last() else { break };
+                let mut measurements = shell
+                    .read(move |store| store.measurements_after(cursor, BATCH_MAX))
+                    .await?;
+                let Some(newest) = measurements.last() else {
+                    break;
+                };
                 cursor = newest.sequence;
                 measurements.retain(|measurement| {
-                    measurement.sequence <= last && only.is_none_or(|only| only == measurement.platform)
+                    measurement.sequence <= last
+                        && only.is_none_or(|only| only == measurement.platform)
                 });
-                let same_platform = measurements.chunk_by(|one, next| one.platform == next.platform);
+                let same_platform =
+                    measurements.chunk_by(|one, next| one.platform == next.platform);
                 for run in same_platform {
                     let mut header = unnamed.remove(&run[0].platform);
                     for measurements in batches(run.to_vec()) {
                         let header = header.take().as_ref().map(Into::into);
-                        sink.send(v1::ExportMeasurementsResponse { header, measurements }).await?;
+                        sink.send(v1::ExportMeasurementsResponse {
+                            header,
+                            measurements,
+                        })
+                        .await?;
                     }
                 }
             }
@@ -158,8 +210,9 @@ fn state_name(index: usize, state: i32) -> Result<StateName, FieldError> {
         Ok(v1::JobState::Done) => Ok(StateName::Done),
         Ok(v1::JobState::Infeasible) => Ok(StateName::Infeasible),
         Ok(v1::JobState::Parked) => Ok(StateName::Parked),
-        Ok(v1::JobState::Unspecified) | Err(_) => {
-            Err(FieldError::new(format!("states[{index}]"), format!("`{state}` is not a state")))
-        }
+        Ok(v1::JobState::Unspecified) | Err(_) => Err(FieldError::new(
+            format!("states[{index}]"),
+            format!("`{state}` is not a state"),
+        )),
     }
 }

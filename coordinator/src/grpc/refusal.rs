@@ -25,7 +25,11 @@ impl From<Refusal> for Status {
             Refusal::CampaignUnknown(_) => (Code::NotFound, "CAMPAIGN_UNKNOWN", None),
             Refusal::CampaignDiffers(_) => (Code::AlreadyExists, "CAMPAIGN_DIFFERS", None),
             Refusal::CampaignEnded(_) => (Code::FailedPrecondition, "CAMPAIGN_ENDED", None),
-            Refusal::CampaignsFull(_) => (Code::ResourceExhausted, "CAMPAIGNS_FULL", Some(CAMPAIGN_RETRY)),
+            Refusal::CampaignsFull(_) => (
+                Code::ResourceExhausted,
+                "CAMPAIGNS_FULL",
+                Some(CAMPAIGN_RETRY),
+            ),
             Refusal::QueueFull { .. } => (Code::ResourceExhausted, "QUEUE_FULL", Some(QUEUE_RETRY)),
             Refusal::JobUnknown(_) => (Code::NotFound, "JOB_UNKNOWN", None),
             Refusal::LeaseForged { .. } => (Code::PermissionDenied, "LEASE_FORGED", None),

@@ -49,12 +49,19 @@ pub(super) struct Follower {
 impl Follower {
     /// Follows from now on: what is asked after this and changes later is noticed.
     pub(super) fn new(shell: &Shell) -> Self {
-        Self { signals: shell.writer.subscribe(), stopping: shell.stopping.clone() }
+        Self {
+            signals: shell.writer.subscribe(),
+            stopping: shell.stopping.clone(),
+        }
     }
 
     /// Waits for a signal that matters, at most for `patience`; says whether one came. The error is that the coordinator
     /// shuts down.
-    pub(super) async fn wait(&mut self, patience: Duration, matters: impl Fn(Signal) -> bool) -> Result<bool, Status> {
+    pub(super) async fn wait(
+        &mut self,
+        patience: Duration,
+        matters: impl Fn(Signal) -> bool,
+    ) -> Result<bool, Status> {
         let signals = &mut self.signals;
         let signal = async {
             loop {

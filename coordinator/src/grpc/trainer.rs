@@ -39,24 +39,37 @@ impl TrainerService for Trainer {
         let mut cursor = request.into_inner().after_sequence;
         let last = self.0.ask(LastMeasurement).await?;
         if cursor > last {
-            let message = format!("the farm has {last} measurements, not {cursor}: is this another farm?");
+            let message =
+                format!("the farm has {last} measurements, not {cursor}: is this another farm?");
             return Err(status(Code::OutOfRange, "CURSOR_AHEAD", message, None));
         }
         let shell = self.0.clone();
         Ok(stream(|sink| async move {
             let mut follower = Follower::new(&shell);
             // The first message tells how far there is to go, even if that is nowhere.
-            sink.send(v1::WatchMeasurementsResponse { measurements: vec![], through_sequence: last }).await?;
+            sink.send(v1::WatchMeasurementsResponse {
+                measurements: vec![],
+                through_sequence: last,
+            })
+            .await?;
             loop {
-                let measurements = shell.read(move |store| store.measurements_after(cursor, BATCH_MAX)).await?;
+                let measurements = shell
+                    .read(move |store| store.measurements_after(cursor, BATCH_MAX))
+                    .await?;
                 let Some(newest) = measurements.last() else {
-                    follower.wait(Duration::MAX, |signal| signal == Signal::Measurements).await?;
+                    follower
+                        .wait(Duration::MAX, |signal| signal == Signal::Measurements)
+                        .await?;
                     continue;
                 };
                 cursor = newest.sequence;
                 let last = shell.ask(LastMeasurement).await?;
                 for measurements in batches(measurements) {
-                    sink.send(v1::WatchMeasurementsResponse { measurements, through_sequence: last }).await?;
+                    sink.send(v1::WatchMeasurementsResponse {
+                        measurements,
+                        through_sequence: last,
+                    })
+                    .await?;
                 }
             }
         }))
@@ -78,7 +91,9 @@ impl TrainerService for Trainer {
                     sink.send(v1::WatchCampaignsResponse { campaigns }).await?;
                     told = Some(now);
                 }
-                follower.wait(LOOK_AGAIN, |signal| matches!(signal, Signal::Progress(_))).await?;
+                follower
+                    .wait(LOOK_AGAIN, |signal| matches!(signal, Signal::Progress(_)))
+                    .await?;
                 follower.settle(NEWS_INTERVAL).await;
             }
         }))
@@ -93,7 +108,10 @@ impl TrainerService for Trainer {
         within("layers", message.layers.len(), 0..=1024)?;
         let campaign = parse("campaign_id", &message.campaign_id)?;
         let layers: Vec<Layer> = each("layers", message.layers)?;
-        let layers = layers.into_iter().map(|layer| (JobId(Uuid::now_v7()), layer)).collect();
+        let layers = layers
+            .into_iter()
+            .map(|layer| (JobId(Uuid::now_v7()), layer))
+            .collect();
         let proposed = self.0.request(ProposeLayers { campaign, layers }).await?;
         Ok(Response::new(v1::ProposeLayersResponse {
             queued: proposed.queued,
@@ -111,6 +129,7 @@ impl TrainerService for Trainer {
         within("models", message.models.len(), 0..=256)?;
         let models: Vec<Model> = each("models", message.models)?;
         let versions = self.0.request(PublishModels(models)).await?;
+        tracing::info!(models = versions.len(), "models published");
         Ok(Response::new(v1::PublishModelsResponse { versions }))
     }
 }

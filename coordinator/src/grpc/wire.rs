@@ -6,8 +6,8 @@ use wattfarm_proto::convert::dtype_to_wire;
 use wattfarm_proto::v1;
 
 use crate::farm::{
-    AgentStatus, Budget, CampaignStatus, End, JobStatus, KindStatus, Phase, PlatformEntry, PlatformStatus, State, StateName,
-    Task,
+    AgentStatus, Budget, CampaignStatus, End, JobStatus, KindStatus, Phase, PlatformEntry,
+    PlatformStatus, State, StateName, Task,
 };
 
 /// A message of a stream stays under this, where its parts let it.
@@ -23,7 +23,10 @@ pub(super) fn batches(measurements: Vec<Measurement>) -> Vec<Vec<v1::Measurement
     for measurement in &measurements {
         let message = v1::Measurement::from(measurement);
         bytes += message.encoded_len();
-        match batches.last_mut().filter(|batch| bytes <= BATCH_BYTES_MAX && batch.len() < BATCH_MAX) {
+        match batches
+            .last_mut()
+            .filter(|batch| bytes <= BATCH_BYTES_MAX && batch.len() < BATCH_MAX)
+        {
             Some(batch) => batch.push(message),
             None => {
                 bytes = message.encoded_len();
@@ -36,7 +39,11 @@ pub(super) fn batches(measurements: Vec<Measurement>) -> Vec<Vec<v1::Measurement
 
 impl From<&PlatformEntry> for v1::PlatformHeader {
     fn from(entry: &PlatformEntry) -> Self {
-        Self { slug: entry.slug.clone(), hash: entry.hash.to_string(), platform: Some((&entry.platform).into()) }
+        Self {
+            slug: entry.slug.clone(),
+            hash: entry.hash.to_string(),
+            platform: Some((&entry.platform).into()),
+        }
     }
 }
 
@@ -104,10 +111,16 @@ impl From<&CampaignStatus> for v1::Campaign {
             request: Some(v1::CampaignRequest {
                 campaign_id: campaign.id.to_string(),
                 platform: campaign.platform.to_string(),
-                kinds: request.kinds.iter().map(|kind| kind.name().to_owned()).collect(),
+                kinds: request
+                    .kinds
+                    .iter()
+                    .map(|kind| kind.name().to_owned())
+                    .collect(),
                 dtype: dtype_to_wire(request.dtype),
                 target_error: request.target_error,
-                budget: Some(v1::campaign_request::Budget { budget: Some(budget) }),
+                budget: Some(v1::campaign_request::Budget {
+                    budget: Some(budget),
+                }),
                 excluded_layers: request.excluded.iter().map(ToString::to_string).collect(),
             }),
             platform_slug: status.slug.clone(),
@@ -141,7 +154,11 @@ pub(super) fn job(status: &JobStatus, task: Option<&Task>) -> v1::Job {
     let job = &status.job;
     let (agent_id, lease) = match &job.state {
         State::Leased { agent, lease, .. } => (Some(agent.to_string()), Some(lease.0)),
-        State::Queued | State::Done | State::Infeasible { .. } | State::Parked { .. } | State::Withdrawn => (None, None),
+        State::Queued
+        | State::Done
+        | State::Infeasible { .. }
+        | State::Parked { .. }
+        | State::Withdrawn => (None, None),
     };
     let subject = task.map(|task| match &task.subject {
         Subject::Layer(layer) => layer.to_string(),

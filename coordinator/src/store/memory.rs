@@ -8,7 +8,9 @@ use wattfarm_cost::model::ModelKey;
 use wattfarm_cost::{Hash, Measurement, Model};
 
 use super::{Store, StoreError, measurement};
-use crate::farm::{Agent, Campaign, Change, Entry, Job, PlatformEntry, Records, SecretHash, Task, Token};
+use crate::farm::{
+    Agent, Campaign, Change, Entry, Job, PlatformEntry, Records, SecretHash, Task, Token,
+};
 
 /// A store in memory.
 #[derive(Debug, Default)]
@@ -28,7 +30,9 @@ struct Shelves {
 
 impl MemoryStore {
     fn shelves(&self) -> MutexGuard<'_, Shelves> {
-        self.0.lock().expect("nothing panics while it holds the shelves")
+        self.0
+            .lock()
+            .expect("nothing panics while it holds the shelves")
     }
 }
 
@@ -49,7 +53,11 @@ impl Store for MemoryStore {
                 Change::Entry(entry) => drop(shelves.entries.insert(entry.sequence, entry)),
                 Change::Campaign(campaign) => drop(shelves.campaigns.insert(campaign.id, campaign)),
                 Change::Model(model) => {
-                    shelves.models.entry(model.key).or_default().insert(model.version, model);
+                    shelves
+                        .models
+                        .entry(model.key)
+                        .or_default()
+                        .insert(model.version, model);
                 }
             }
         }
@@ -60,21 +68,39 @@ impl Store for MemoryStore {
         let shelves = self.shelves();
         let open = shelves.jobs.values().filter(|job| job.state.is_open());
         Ok(Records {
-            tokens: shelves.tokens.iter().map(|(hash, token)| (*hash, token.clone())).collect(),
+            tokens: shelves
+                .tokens
+                .iter()
+                .map(|(hash, token)| (*hash, token.clone()))
+                .collect(),
             agents: shelves.agents.values().cloned().collect(),
             platforms: shelves.platforms.values().cloned().collect(),
-            tasks: open.map(|job| (job.id, Arc::clone(&shelves.tasks[&job.id]))).collect(),
+            tasks: open
+                .map(|job| (job.id, Arc::clone(&shelves.tasks[&job.id])))
+                .collect(),
             jobs: shelves.jobs.values().cloned().collect(),
             campaigns: shelves.campaigns.values().cloned().collect(),
-            models: shelves.models.values().filter_map(|versions| versions.values().last().cloned()).collect(),
+            models: shelves
+                .models
+                .values()
+                .filter_map(|versions| versions.values().last().cloned())
+                .collect(),
             sequence: shelves.entries.keys().last().copied().unwrap_or(0),
         })
     }
 
-    fn measurements_after(&self, sequence: u64, limit: usize) -> Result<Vec<Measurement>, StoreError> {
+    fn measurements_after(
+        &self,
+        sequence: u64,
+        limit: usize,
+    ) -> Result<Vec<Measurement>, StoreError> {
         let shelves = self.shelves();
-        let entries = shelves.entries.range(sequence.saturating_add(1)..).take(limit);
-        let told = entries.map(|(_, entry)| measurement(entry.clone(), (*shelves.tasks[&entry.job]).clone()));
+        let entries = shelves
+            .entries
+            .range(sequence.saturating_add(1)..)
+            .take(limit);
+        let told = entries
+            .map(|(_, entry)| measurement(entry.clone(), (*shelves.tasks[&entry.job]).clone()));
         Ok(told.collect())
     }
 
@@ -84,7 +110,11 @@ impl Store for MemoryStore {
 
     fn model_versions_after(&self, key: &ModelKey, version: u64) -> Result<Vec<Model>, StoreError> {
         let shelves = self.shelves();
-        let versions = shelves.models.get(key).into_iter().flat_map(|versions| versions.range(version.saturating_add(1)..));
+        let versions = shelves
+            .models
+            .get(key)
+            .into_iter()
+            .flat_map(|versions| versions.range(version.saturating_add(1)..));
         Ok(versions.map(|(_, model)| model.clone()).collect())
     }
 }

@@ -24,7 +24,11 @@ pub trait Store: Send + Sync + 'static {
     fn load(&self) -> Result<Records, StoreError>;
 
     /// Measurements after a sequence in their order, at most `limit` of them.
-    fn measurements_after(&self, sequence: u64, limit: usize) -> Result<Vec<Measurement>, StoreError>;
+    fn measurements_after(
+        &self,
+        sequence: u64,
+        limit: usize,
+    ) -> Result<Vec<Measurement>, StoreError>;
 
     /// What a job asks for; `None` if there is no such job.
     fn task(&self, job: JobId) -> Result<Option<Task>, StoreError>;
@@ -60,7 +64,9 @@ pub enum StoreError {
         detail: String,
     },
     /// There is no room.
-    #[error("the disk of the store at `{0}` is full: make room and start again, nothing acknowledged is lost")]
+    #[error(
+        "the disk of the store at `{0}` is full: make room and start again, nothing acknowledged is lost"
+    )]
     Full(PathBuf),
     /// The disk fails.
     #[error("{doing}")]

@@ -15,14 +15,19 @@ const CHECKSUM_BYTES: usize = 4;
 /// A record's bytes.
 pub(super) fn encode(record: &impl Serialize) -> Vec<u8> {
     let mut bytes = vec![VERSION];
-    serde_json::to_writer(&mut bytes, record).expect("records have only text keys, and a vector takes every byte");
+    serde_json::to_writer(&mut bytes, record)
+        .expect("records have only text keys, and a vector takes every byte");
     let checksum = crc32fast::hash(&bytes);
     bytes.extend_from_slice(&checksum.to_le_bytes());
     bytes
 }
 
 /// Reads a record back. `tree` and `key` are for the error.
-pub(super) fn decode<T: DeserializeOwned>(tree: &'static str, key: &[u8], bytes: &[u8]) -> Result<T, StoreError> {
+pub(super) fn decode<T: DeserializeOwned>(
+    tree: &'static str,
+    key: &[u8],
+    bytes: &[u8],
+) -> Result<T, StoreError> {
     let refuse = |reason: String| {
         let key = key.iter().map(|byte| format!("{byte:02x}")).collect();
         StoreError::Record { tree, key, reason }
@@ -31,11 +36,17 @@ pub(super) fn decode<T: DeserializeOwned>(tree: &'static str, key: &[u8], bytes:
         return Err(refuse("is cut off".to_owned()));
     };
     if crc32fast::hash(body) != u32::from_le_bytes(*checksum) {
-        return Err(refuse("fails its checksum: restore the store from a copy".to_owned()));
+        return Err(refuse(
+            "fails its checksum: restore the store from a copy".to_owned(),
+        ));
     }
     match body.split_first() {
-        Some((&VERSION, json)) => serde_json::from_slice(json).map_err(|error| refuse(error.to_string())),
-        Some((version, _)) => Err(refuse(format!("has version {version}, which this coordinator doesn't know"))),
+        Some((&VERSION, json)) => {
+            serde_json::from_slice(json).map_err(|error| refuse(error.to_string()))
+        }
+        Some((version, _)) => Err(refuse(format!(
+            "has version {version}, which this coordinator doesn't know"
+        ))),
         None => Err(refuse("is empty".to_owned())),
     }
 }
@@ -49,7 +60,10 @@ mod tests {
     fn the_form_is_golden() {
         let bytes = encode(&vec![1, 2]);
         assert_eq!(bytes, b"\x01[1,2]\xa4\xd5\x37\xb4");
-        assert_eq!(decode::<Vec<u32>>("jobs", b"k", &bytes).expect("reads back"), [1, 2]);
+        assert_eq!(
+            decode::<Vec<u32>>("jobs", b"k", &bytes).expect("reads back"),
+            [1, 2]
+        );
     }
 
     #[test]
@@ -59,7 +73,10 @@ mod tests {
             let mut flipped = bytes.clone();
             flipped[bit / 8] ^= 1 << (bit % 8);
             let error = decode::<String>("jobs", &[0xab, 1], &flipped).expect_err("a flipped bit");
-            assert_eq!(error.to_string(), "record `ab01` of `jobs`: fails its checksum: restore the store from a copy");
+            assert_eq!(
+                error.to_string(),
+                "record `ab01` of `jobs`: fails its checksum: restore the store from a copy"
+            );
         }
         assert!(decode::<String>("jobs", b"", b"abc").is_err());
     }

@@ -1,12 +1,14 @@
 //! The store in sled 0.34. No type of sled's leaves this file.
 //!
 //! What sled is not trusted with: its flush pushes pages towards the disk but is no fsync, so each commit ends with a sync
-//! of its files through descriptors of our own; its open panics on a damaged file, so it runs guarded; and its lock's
-//! error names no cause, so the folder has a lock file of ours.
+//! of its files through descriptors of our own; its open panics on a damaged file, so it runs guarded; it takes some damage
+//! for a torn write and forgets what came after, so commits are counted in a file of ours; and its lock's error names no
+//! cause, so the folder has a lock file too.
 
 use std::collections::BTreeMap;
 use std::fs::{File, TryLockError};
 use std::io;
+use std::os::unix::fs::FileExt as _;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
@@ -25,6 +27,9 @@ use crate::farm::{Change, Entry, Job, Records, Task};
 /// sled's default of 1 GiB is more than the rest of the coordinator needs together.
 const CACHE_BYTES: u64 = 64 << 20;
 
+/// The one key of the commits' tree.
+const COUNT: &[u8] = b"count";
+
 /// A key with its record's bytes.
 type Item = sled::Result<(IVec, IVec)>;
 
@@ -39,10 +44,12 @@ enum Shelf {
     Measurements,
     Campaigns,
     Models,
+    /// How many commits there have been. The last tree, so that it is written after all else of a commit.
+    Commits,
 }
 
 impl Shelf {
-    const ALL: [(Self, &str); 8] = [
+    const ALL: [(Self, &str); 9] = [
         (Self::Tokens, "tokens"),
         (Self::Agents, "agents"),
         (Self::Platforms, "platforms"),
@@ -51,6 +58,7 @@ impl Shelf {
         (Self::Measurements, "measurements"),
         (Self::Campaigns, "campaigns"),
         (Self::Models, "models"),
+        (Self::Commits, "commits"),
     ];
 
     fn name(self) -> &'static str {
@@ -66,6 +74,9 @@ pub struct SledStore {
     trees: Vec<Tree>,
     /// Our own descriptor of sled's log.
     file: File,
+    /// Commits so far, and the file that says how many were acknowledged.
+    commits: Mutex<u64>,
+    acknowledged: File,
     /// The newest of sled's files for large values that has been synced.
     blob_synced: Mutex<i64>,
     /// Held for as long as the store is open.
@@ -75,7 +86,13 @@ pub struct SledStore {
 impl SledStore {
     /// Opens the store in `folder`, which is made if it isn't there.
     pub fn open(folder: &Path) -> Result<Self, StoreError> {
-        let failed = |source: io::Error| StoreError::Open { path: folder.to_owned(), source: Box::new(source) };
+        let failed = |error: io::Error| match is_full(&error) {
+            true => StoreError::Full(folder.to_owned()),
+            false => StoreError::Open {
+                path: folder.to_owned(),
+                source: Box::new(error),
+            },
+        };
         std::fs::create_dir_all(folder).map_err(failed)?;
         let lock = File::create(folder.join("lock")).map_err(failed)?;
         match lock.try_lock() {
@@ -83,22 +100,72 @@ impl SledStore {
             Err(TryLockError::WouldBlock) => return Err(StoreError::InUse(folder.to_owned())),
             Err(TryLockError::Error(error)) => return Err(failed(error)),
         }
-        let config = sled::Config::new().path(folder).cache_capacity(CACHE_BYTES).flush_every_ms(None);
+        let config = sled::Config::new()
+            .path(folder)
+            .cache_capacity(CACHE_BYTES)
+            .flush_every_ms(None);
         let open = || {
             let database = config.open()?;
-            let trees = Shelf::ALL.iter().map(|(_, name)| database.open_tree(name)).collect::<sled::Result<Vec<_>>>()?;
+            let trees = Shelf::ALL
+                .iter()
+                .map(|(_, name)| database.open_tree(name))
+                .collect::<sled::Result<Vec<_>>>()?;
             Ok((database, trees))
         };
         let opened: Result<_, sled::Error> = guarded(folder, open)?;
         let (database, trees) = opened.map_err(|error| match error {
+            sled::Error::Io(error) => failed(error),
             sled::Error::Corruption { .. } => damaged(folder, error.to_string()),
-            _ => StoreError::Open { path: folder.to_owned(), source: Box::new(error) },
+            sled::Error::CollectionNotFound(_)
+            | sled::Error::Unsupported(_)
+            | sled::Error::ReportableBug(_) => StoreError::Open {
+                path: folder.to_owned(),
+                source: Box::new(error),
+            },
         })?;
         let file = File::open(folder.join("db")).map_err(failed)?;
         // The names of new files are synced by their folders.
-        File::open(folder).and_then(|folder| folder.sync_all()).map_err(failed)?;
-        let folder = folder.to_owned();
-        Ok(Self { folder, database, trees, file, blob_synced: Mutex::new(-1), _lock: lock })
+        File::open(folder)
+            .and_then(|folder| folder.sync_all())
+            .map_err(failed)?;
+        let acknowledged = File::options()
+            .read(true)
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .open(folder.join("acknowledged"))
+            .map_err(failed)?;
+        let store = Self {
+            folder: folder.to_owned(),
+            database,
+            trees,
+            file,
+            commits: Mutex::new(0),
+            acknowledged,
+            blob_synced: Mutex::new(-1),
+            _lock: lock,
+        };
+        let commits = guarded(folder, || store.count_commits())??;
+        *store.commits.lock().expect("nobody else has it yet") = commits;
+        Ok(store)
+    }
+
+    /// The commits that the store holds: no fewer than were acknowledged.
+    fn count_commits(&self) -> Result<u64, StoreError> {
+        let held = self.get(Shelf::Commits, COUNT)?.unwrap_or(0);
+        let mut acknowledged = [0; 8];
+        let read = self.acknowledged.read_at(&mut acknowledged, 0);
+        let acknowledged = match read.map_err(|error| self.disk_failed("read the store", error))? {
+            // A new store, or one restored from a copy without this file.
+            0 => 0,
+            _ => u64::from_be_bytes(acknowledged),
+        };
+        if held < acknowledged {
+            let detail =
+                format!("it holds {held} of the {acknowledged} commits that were acknowledged");
+            return Err(damaged(&self.folder, detail));
+        }
+        Ok(held)
     }
 
     fn tree(&self, shelf: Shelf) -> &Tree {
@@ -106,8 +173,13 @@ impl SledStore {
     }
 
     fn get<T: DeserializeOwned>(&self, shelf: Shelf, key: &[u8]) -> Result<Option<T>, StoreError> {
-        let bytes = self.tree(shelf).get(key).map_err(|error| self.failed("read the store", error))?;
-        bytes.map(|bytes| decode(shelf.name(), key, &bytes)).transpose()
+        let bytes = self
+            .tree(shelf)
+            .get(key)
+            .map_err(|error| self.failed("read the store", error))?;
+        bytes
+            .map(|bytes| decode(shelf.name(), key, &bytes))
+            .transpose()
     }
 
     /// Every record of a shelf, in the order of their keys.
@@ -115,7 +187,11 @@ impl SledStore {
         self.read(shelf, self.tree(shelf).iter())
     }
 
-    fn read<T: DeserializeOwned>(&self, shelf: Shelf, items: impl Iterator<Item = Item>) -> Result<Vec<T>, StoreError> {
+    fn read<T: DeserializeOwned>(
+        &self,
+        shelf: Shelf,
+        items: impl Iterator<Item = Item>,
+    ) -> Result<Vec<T>, StoreError> {
         let decoded = items.map(|item| {
             let (key, bytes) = item.map_err(|error| self.failed("read the store", error))?;
             decode(shelf.name(), &key, &bytes)
@@ -127,16 +203,23 @@ impl SledStore {
         match error {
             sled::Error::Io(error) => self.disk_failed(doing, error),
             sled::Error::Corruption { .. } => damaged(&self.folder, error.to_string()),
-            sled::Error::CollectionNotFound(_) | sled::Error::Unsupported(_) | sled::Error::ReportableBug(_) => {
-                StoreError::Disk { doing, source: Box::new(error) }
-            }
+            sled::Error::CollectionNotFound(_)
+            | sled::Error::Unsupported(_)
+            | sled::Error::ReportableBug(_) => StoreError::Disk {
+                doing,
+                source: Box::new(error),
+            },
         }
     }
 
     fn disk_failed(&self, doing: &'static str, error: io::Error) -> StoreError {
-        // sled rebuilds errors it passes between threads from their text.
-        let full = error.kind() == io::ErrorKind::StorageFull || error.to_string().contains("No space left");
-        if full { StoreError::Full(self.folder.clone()) } else { StoreError::Disk { doing, source: Box::new(error) } }
+        match is_full(&error) {
+            true => StoreError::Full(self.folder.clone()),
+            false => StoreError::Disk {
+                doing,
+                source: Box::new(error),
+            },
+        }
     }
 
     /// Makes sure that what sled wrote is on the disk itself.
@@ -147,7 +230,11 @@ impl SledStore {
         let mut newest = *synced;
         for blob in std::fs::read_dir(&blobs)? {
             let blob = blob?;
-            let number: i64 = blob.file_name().to_str().and_then(|name| name.parse().ok()).unwrap_or(i64::MAX);
+            let number: i64 = blob
+                .file_name()
+                .to_str()
+                .and_then(|name| name.parse().ok())
+                .unwrap_or(i64::MAX);
             if number > *synced {
                 match File::open(blob.path()) {
                     Ok(file) => file.sync_data()?,
@@ -169,35 +256,64 @@ impl SledStore {
 impl Store for SledStore {
     fn commit(&self, changes: &[Change]) -> Result<(), StoreError> {
         let mut batches: Vec<Batch> = Shelf::ALL.iter().map(|_| Batch::default()).collect();
-        let mut put = |shelf: Shelf, key: &[u8], bytes: Vec<u8>| batches[shelf as usize].insert(key, bytes);
+        let mut put =
+            |shelf: Shelf, key: &[u8], bytes: Vec<u8>| batches[shelf as usize].insert(key, bytes);
         let mut gone = Vec::new();
         for change in changes {
             match change {
-                Change::Token(hash, token) => put(Shelf::Tokens, hash.as_bytes(), encode(&(hash, token))),
+                Change::Token(hash, token) => {
+                    put(Shelf::Tokens, hash.as_bytes(), encode(&(hash, token)))
+                }
                 Change::Agent(agent) => put(Shelf::Agents, agent.id.0.as_bytes(), encode(agent)),
-                Change::Platform(entry) => put(Shelf::Platforms, entry.hash.as_bytes(), encode(entry)),
+                Change::Platform(entry) => {
+                    put(Shelf::Platforms, entry.hash.as_bytes(), encode(entry))
+                }
                 Change::Task(job, task) => put(Shelf::Tasks, job.0.as_bytes(), encode(&**task)),
                 Change::Job(job) => put(Shelf::Jobs, job.id.0.as_bytes(), encode(job)),
                 Change::JobGone(job) => gone.push(job),
-                Change::Entry(entry) => put(Shelf::Measurements, &entry.sequence.to_be_bytes(), encode(entry)),
-                Change::Campaign(campaign) => put(Shelf::Campaigns, campaign.id.0.as_bytes(), encode(campaign)),
-                Change::Model(model) => put(Shelf::Models, &model_key(&model.key, model.version), encode(model)),
+                Change::Entry(entry) => put(
+                    Shelf::Measurements,
+                    &entry.sequence.to_be_bytes(),
+                    encode(entry),
+                ),
+                Change::Campaign(campaign) => {
+                    put(Shelf::Campaigns, campaign.id.0.as_bytes(), encode(campaign))
+                }
+                Change::Model(model) => put(
+                    Shelf::Models,
+                    &model_key(&model.key, model.version),
+                    encode(model),
+                ),
             }
         }
+        let mut commits = self.commits.lock().expect("committing does not panic");
+        put(Shelf::Commits, COUNT, encode(&(*commits + 1)));
         // A job that is gone never comes back under the same id, so its removal may stand at the end.
         for job in gone {
             batches[Shelf::Jobs as usize].remove(job.0.as_bytes());
             batches[Shelf::Tasks as usize].remove(job.0.as_bytes());
         }
         let stored = self.trees[..].transaction(|views| {
-            views.iter().zip(&batches).try_for_each(|(view, batch)| view.apply_batch(batch).map_err(Into::into))
+            views
+                .iter()
+                .zip(&batches)
+                .try_for_each(|(view, batch)| view.apply_batch(batch).map_err(Into::into))
         });
         stored.map_err(|error: TransactionError<()>| match error {
             TransactionError::Storage(error) => self.failed("write to the store", error),
             TransactionError::Abort(()) => unreachable!("nothing aborts it"),
         })?;
-        self.database.flush().map_err(|error| self.failed("flush the store", error))?;
-        self.sync().map_err(|error| self.disk_failed("sync the store", error))
+        self.database
+            .flush()
+            .map_err(|error| self.failed("flush the store", error))?;
+        self.sync()
+            .map_err(|error| self.disk_failed("sync the store", error))?;
+        *commits += 1;
+        // Eight bytes lie in one sector, so no crash leaves half of them.
+        self.acknowledged
+            .write_all_at(&commits.to_be_bytes(), 0)
+            .and_then(|()| self.acknowledged.sync_data())
+            .map_err(|error| self.disk_failed("count the commit", error))
     }
 
     fn load(&self) -> Result<Records, StoreError> {
@@ -209,8 +325,12 @@ impl Store for SledStore {
             }
             // Keys end with the version, so of each model the newest comes last and stays.
             let models: Vec<Model> = self.all(Shelf::Models)?;
-            let newest: BTreeMap<_, _> = models.into_iter().map(|model| (model.key, model)).collect();
-            let last = self.tree(Shelf::Measurements).last().map_err(|error| self.failed("read the store", error))?;
+            let newest: BTreeMap<_, _> =
+                models.into_iter().map(|model| (model.key, model)).collect();
+            let last = self
+                .tree(Shelf::Measurements)
+                .last()
+                .map_err(|error| self.failed("read the store", error))?;
             Ok(Records {
                 tokens: self.all(Shelf::Tokens)?,
                 agents: self.all(Shelf::Agents)?,
@@ -224,14 +344,21 @@ impl Store for SledStore {
         })?
     }
 
-    fn measurements_after(&self, sequence: u64, limit: usize) -> Result<Vec<Measurement>, StoreError> {
+    fn measurements_after(
+        &self,
+        sequence: u64,
+        limit: usize,
+    ) -> Result<Vec<Measurement>, StoreError> {
         let first = sequence.saturating_add(1).to_be_bytes();
         let items = self.tree(Shelf::Measurements).range(first..).take(limit);
         let entries: Vec<Entry> = self.read(Shelf::Measurements, items)?;
-        entries.into_iter().map(|entry| {
-            let task = self.task_of(entry.job)?;
-            Ok(measurement(entry, task))
-        }).collect()
+        entries
+            .into_iter()
+            .map(|entry| {
+                let task = self.task_of(entry.job)?;
+                Ok(measurement(entry, task))
+            })
+            .collect()
     }
 
     fn task(&self, job: JobId) -> Result<Option<Task>, StoreError> {
@@ -255,16 +382,34 @@ impl SledStore {
     }
 }
 
+/// sled rebuilds errors that it passes between threads from their text, so the kind alone doesn't tell.
+fn is_full(error: &io::Error) -> bool {
+    error.kind() == io::ErrorKind::StorageFull || error.to_string().contains("No space left")
+}
+
 fn damaged(folder: &Path, detail: String) -> StoreError {
-    StoreError::Damaged { file: folder.join("db"), detail }
+    StoreError::Damaged {
+        file: folder.join("db"),
+        detail,
+    }
 }
 
 /// Runs what may meet a damaged file: sled panics then.
 fn guarded<T>(folder: &Path, run: impl FnOnce() -> T) -> Result<T, StoreError> {
     catch_unwind(AssertUnwindSafe(run)).map_err(|panic| {
         let text = panic.downcast_ref::<String>().map(String::as_str);
-        let text = text.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("no reason given");
-        damaged(folder, text.lines().next().unwrap_or_default().chars().take(200).collect())
+        let text = text
+            .or_else(|| panic.downcast_ref::<&str>().copied())
+            .unwrap_or("no reason given");
+        damaged(
+            folder,
+            text.lines()
+                .next()
+                .unwrap_or_default()
+                .chars()
+                .take(200)
+                .collect(),
+        )
     })
 }
 
@@ -275,5 +420,10 @@ fn sequence_of(key: &[u8]) -> u64 {
 /// Models lie by platform, kind, dtype and target, each version after the one before.
 fn model_key(key: &ModelKey, version: u64) -> Vec<u8> {
     let names = format!("/{}/{}/{}/", key.kind, key.dtype, key.target);
-    [key.platform.as_bytes(), names.as_bytes(), &version.to_be_bytes()].concat()
+    [
+        key.platform.as_bytes(),
+        names.as_bytes(),
+        &version.to_be_bytes(),
+    ]
+    .concat()
 }

@@ -1,8 +1,8 @@
 //! Campaigns, proposals and models.
 
 use wattfarm_coordinator::farm::{
-    Acknowledgement, Budget, CancelCampaign, End, GetModels, ListJobs, OUTSTANDING_MAX, Outcome, Phase, PublishModels,
-    Refusal, RequestModels, StateName,
+    Acknowledgement, Budget, CancelCampaign, End, GetModels, ListJobs, OUTSTANDING_MAX, Outcome,
+    Phase, PublishModels, Refusal, RequestModels, StateName,
 };
 use wattfarm_coordinator::store::Store as _;
 use wattfarm_cost::id::CampaignId;
@@ -10,7 +10,14 @@ use wattfarm_cost::id::CampaignId;
 use crate::world::{World, layer, model, platform, request, uuid};
 
 fn jobs(world: &mut World) -> usize {
-    world.apply(ListJobs { platform: None, states: vec![], limit: 10_000 }).expect("no platform named").len()
+    world
+        .apply(ListJobs {
+            platform: None,
+            states: vec![],
+            limit: 10_000,
+        })
+        .expect("no platform named")
+        .len()
 }
 
 #[test]
@@ -18,12 +25,23 @@ fn a_request_is_one_campaign_however_often_it_comes() {
     let mut world = World::new();
     world.agent("a");
     let id = CampaignId(uuid(1));
-    let first = world.apply(request(id, Budget::Jobs(5))).expect("a platform that is there");
+    let first = world
+        .apply(request(id, Budget::Jobs(5)))
+        .expect("a platform that is there");
     world.restart();
     assert_eq!(world.apply(request(id, Budget::Jobs(5))), Ok(first));
-    assert_eq!(world.apply(request(id, Budget::Jobs(6))), Err(Refusal::CampaignDiffers(id)));
-    let elsewhere = RequestModels { platform: "abacus".to_owned(), ..request(CampaignId(uuid(2)), Budget::Jobs(5)) };
-    assert_eq!(world.apply(elsewhere), Err(Refusal::PlatformUnknown("abacus".to_owned())));
+    assert_eq!(
+        world.apply(request(id, Budget::Jobs(6))),
+        Err(Refusal::CampaignDiffers(id))
+    );
+    let elsewhere = RequestModels {
+        platform: "abacus".to_owned(),
+        ..request(CampaignId(uuid(2)), Budget::Jobs(5))
+    };
+    assert_eq!(
+        world.apply(elsewhere),
+        Err(Refusal::PlatformUnknown("abacus".to_owned()))
+    );
 }
 
 #[test]
@@ -43,13 +61,26 @@ fn a_proposal_is_queued_found_or_left_out() {
     let second = wish.id;
     world.apply(wish).expect("a platform that is there");
     let proposed = world.propose(second, [0, 1, 9]).expect("room");
-    assert_eq!((proposed.queued, proposed.already_measured, proposed.excluded), (1, 1, 1));
+    assert_eq!(
+        (
+            proposed.queued,
+            proposed.already_measured,
+            proposed.excluded
+        ),
+        (1, 1, 1)
+    );
     assert_eq!(jobs(&mut world), 3);
     let status = world.status(second);
-    assert_eq!((status.phase, status.tally.spent(), status.tally.outstanding), (Phase::Sampling, 0, 1));
+    assert_eq!(
+        (status.phase, status.tally.spent(), status.tally.outstanding),
+        (Phase::Sampling, 0, 1)
+    );
     assert_eq!(status.kinds[0].samples, 1);
     let unknown = CampaignId(uuid(3));
-    assert_eq!(world.propose(unknown, [0]), Err(Refusal::CampaignUnknown(unknown)));
+    assert_eq!(
+        world.propose(unknown, [0]),
+        Err(Refusal::CampaignUnknown(unknown))
+    );
 }
 
 #[test]
@@ -58,7 +89,10 @@ fn a_full_queue_says_so_and_takes_none() {
     world.agent("a");
     let campaign = world.campaign(1, Budget::Jobs(10_000));
     world.propose(campaign, 0..OUTSTANDING_MAX).expect("room");
-    assert!(matches!(world.propose(campaign, [5, OUTSTANDING_MAX]), Err(Refusal::QueueFull { .. })));
+    assert!(matches!(
+        world.propose(campaign, [5, OUTSTANDING_MAX]),
+        Err(Refusal::QueueFull { .. })
+    ));
     assert_eq!(world.status(campaign).tally.outstanding, OUTSTANDING_MAX);
     assert_eq!(world.propose(campaign, [5]).expect("nothing new").queued, 1);
 }
@@ -67,7 +101,10 @@ fn a_full_queue_says_so_and_takes_none() {
 fn a_spent_budget_withdraws_what_only_that_campaign_wanted() {
     let mut world = World::new();
     let agent = world.agent("a");
-    let (small, large) = (world.campaign(1, Budget::Jobs(2)), world.campaign(2, Budget::Seconds(100.0)));
+    let (small, large) = (
+        world.campaign(1, Budget::Jobs(2)),
+        world.campaign(2, Budget::Seconds(100.0)),
+    );
     world.propose(small, 0..6).expect("room");
     world.propose(large, 4..8).expect("room");
     // One job of the small campaign was handed out once: its record stays, for the agent may still report.
@@ -75,17 +112,34 @@ fn a_spent_budget_withdraws_what_only_that_campaign_wanted() {
     let mut answered = 0;
     while world.status(small).campaign.end.is_none() {
         let lease = world.lease_another(agent).expect("a job");
-        let outcome = if answered == 0 { Outcome::Infeasible("no".to_owned()) } else { Outcome::Reading(crate::world::reading(1.0)) };
-        world.report(agent, (lease.job, lease.number), outcome).expect("its own lease");
+        let outcome = if answered == 0 {
+            Outcome::Infeasible("no".to_owned())
+        } else {
+            Outcome::Reading(Box::new(crate::world::reading(1.0)))
+        };
+        world
+            .report(agent, (lease.job, lease.number), outcome)
+            .expect("its own lease");
         answered += 1;
     }
     let status = world.status(small);
     assert_eq!(status.phase, Phase::Ended(End::Exhausted));
     assert_eq!(status.tally.spent(), 2);
-    assert_eq!(world.propose(small, [50]), Err(Refusal::CampaignEnded(small)));
-    let left = world.apply(ListJobs { platform: None, states: vec![StateName::Queued], limit: 100 });
+    assert_eq!(
+        world.propose(small, [50]),
+        Err(Refusal::CampaignEnded(small))
+    );
+    let left = world.apply(ListJobs {
+        platform: None,
+        states: vec![StateName::Queued],
+        limit: 100,
+    });
     let left = left.expect("no platform named");
-    assert!(left.iter().all(|status| status.job.shares.keys().eq([&large])), "{left:?}");
+    assert!(
+        left.iter()
+            .all(|status| status.job.shares.keys().eq([&large])),
+        "{left:?}"
+    );
     // What is under way goes on, and counts.
     assert_eq!(world.measure(agent, &handed_out), Acknowledgement::Taken);
     world.restart();
@@ -97,7 +151,10 @@ fn a_withdrawn_job_takes_a_late_report_and_opens_for_another_campaign() {
     let agent = world.agent("a");
     let first = world.campaign(1, Budget::Jobs(9));
     world.propose(first, 0..2).expect("room");
-    let (one, two) = (world.lease_another(agent).expect("a job"), world.lease_another(agent).expect("a job"));
+    let (one, two) = (
+        world.lease_another(agent).expect("a job"),
+        world.lease_another(agent).expect("a job"),
+    );
     world.pass(25);
     world.apply(CancelCampaign(first)).expect("there");
     assert_eq!(jobs(&mut world), 2);
@@ -117,19 +174,31 @@ fn a_campaign_goes_its_way() {
     let hash = platform(1).hash();
     let campaign = world.campaign(1, Budget::Jobs(100));
     assert_eq!(world.status(campaign).phase, Phase::Waiting);
-    assert_eq!(world.status(campaign).waiting_because, "the trainer has proposed no layers yet");
+    assert_eq!(
+        world.status(campaign).waiting_because,
+        "the trainer has proposed no layers yet"
+    );
     // A model as good as asked for, but of other people's samples: not yet the end.
-    assert_eq!(world.apply(PublishModels(vec![model(hash, 9.0)])), Ok(vec![1]));
+    assert_eq!(
+        world.apply(PublishModels(vec![model(hash, 9.0)])),
+        Ok(vec![1])
+    );
     assert_eq!(world.status(campaign).phase, Phase::Waiting);
     world.propose(campaign, [0]).expect("room");
     assert_eq!(world.status(campaign).waiting_because, "");
     let lease = world.lease_another(agent).expect("a job");
     world.measure(agent, &lease);
     assert_eq!(world.status(campaign).phase, Phase::Ready);
-    assert_eq!(world.apply(PublishModels(vec![model(hash, 20.0)])), Ok(vec![2]));
+    assert_eq!(
+        world.apply(PublishModels(vec![model(hash, 20.0)])),
+        Ok(vec![2])
+    );
     assert_eq!(world.status(campaign).kinds[0].rmspe, Some(20.0));
     assert_eq!(world.status(campaign).phase, Phase::Ready);
-    assert_eq!(world.apply(PublishModels(vec![model(hash, 10.0)])), Ok(vec![3]));
+    assert_eq!(
+        world.apply(PublishModels(vec![model(hash, 10.0)])),
+        Ok(vec![3])
+    );
     let status = world.status(campaign);
     assert_eq!(status.phase, Phase::Ended(End::Converged));
     // It stays as it ended.
@@ -141,15 +210,45 @@ fn an_equal_model_is_not_published_twice() {
     let mut world = World::new();
     world.agent("a");
     let hash = platform(1).hash();
-    assert_eq!(world.apply(PublishModels(vec![model(hash, 9.0)])), Ok(vec![1]));
+    assert_eq!(
+        world.apply(PublishModels(vec![model(hash, 9.0)])),
+        Ok(vec![1])
+    );
     world.restart();
-    assert_eq!(world.apply(PublishModels(vec![model(hash, 9.0)])), Ok(vec![1]));
-    assert_eq!(world.apply(PublishModels(vec![model(hash, 8.0), model(hash, 7.0)])), Ok(vec![2, 3]));
+    assert_eq!(
+        world.apply(PublishModels(vec![model(hash, 9.0)])),
+        Ok(vec![1])
+    );
+    assert_eq!(
+        world.apply(PublishModels(vec![model(hash, 8.0), model(hash, 7.0)])),
+        Ok(vec![2, 3])
+    );
     let elsewhere = platform(5).hash();
     let refused = world.apply(PublishModels(vec![model(hash, 6.0), model(elsewhere, 9.0)]));
-    assert_eq!(refused, Err(Refusal::PlatformUnknown(elsewhere.to_string())));
-    let set = world.apply(GetModels { platform: platform(1).slug(), kinds: vec![] }).expect("there");
-    assert_eq!(set.models.iter().map(|model| model.version).collect::<Vec<_>>(), [3]);
+    assert_eq!(
+        refused,
+        Err(Refusal::PlatformUnknown(elsewhere.to_string()))
+    );
+    let set = world
+        .apply(GetModels {
+            platform: platform(1).slug(),
+            kinds: vec![],
+        })
+        .expect("there");
+    assert_eq!(
+        set.models
+            .iter()
+            .map(|model| model.version)
+            .collect::<Vec<_>>(),
+        [3]
+    );
     let key = set.models[0].key;
-    assert_eq!(world.store.model_versions_after(&key, 1).expect("memory").len(), 2);
+    assert_eq!(
+        world
+            .store
+            .model_versions_after(&key, 1)
+            .expect("memory")
+            .len(),
+        2
+    );
 }

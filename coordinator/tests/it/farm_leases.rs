@@ -1,8 +1,8 @@
 //! Leases and reports: who has a job, and what counts.
 
 use wattfarm_coordinator::farm::{
-    Acknowledgement, Budget, EXPIRIES_MAX, FAILURES_MAX, Follow, LEASE_TTL, LeaseJobs, ListJobs, Order, Outcome, Refusal,
-    RenewLeases, Report, ReportResults, StateName, Tick,
+    Acknowledgement, Budget, EXPIRIES_MAX, FAILURES_MAX, Follow, LEASE_TTL, LeaseJobs, ListJobs,
+    Order, Outcome, Refusal, RenewLeases, Report, ReportResults, SILENT_MAX, StateName, Tick,
 };
 use wattfarm_coordinator::store::Store as _;
 use wattfarm_cost::Subject;
@@ -19,7 +19,13 @@ fn one_job() -> (World, wattfarm_coordinator::farm::SecretHash) {
 }
 
 fn only_job(world: &mut World) -> (StateName, String) {
-    let jobs = world.apply(ListJobs { platform: None, states: vec![], limit: 10 }).expect("no platform named");
+    let jobs = world
+        .apply(ListJobs {
+            platform: None,
+            states: vec![],
+            limit: 10,
+        })
+        .expect("no platform named");
     assert_eq!(jobs.len(), 1);
     (jobs[0].job.state.name(), jobs[0].because.clone())
 }
@@ -34,25 +40,47 @@ fn what_an_agent_never_heard_of_goes_back_to_the_queue() {
     // A call that waited asks again without a list: what a later call got meanwhile is not its to give back.
     assert_eq!(world.lease_another(agent), None);
     let held = vec![again[0].number];
-    assert_eq!(world.apply(LeaseJobs { credential: agent, jobs_max: 1, held: Some(held) }).expect("known").leases, []);
+    assert_eq!(
+        world
+            .apply(LeaseJobs {
+                credential: agent,
+                jobs_max: 1,
+                held: Some(held)
+            })
+            .expect("known")
+            .leases,
+        []
+    );
     assert_eq!(world.measure(agent, &again[0]), Acknowledgement::Taken);
     // Late, under the lease that was lost: kept, beside the answer.
     assert_eq!(world.measure(agent, &lost[0]), Acknowledgement::Replica);
-    assert_eq!(world.store.measurements_after(0, 10).expect("memory").len(), 2);
+    assert_eq!(
+        world.store.measurements_after(0, 10).expect("memory").len(),
+        2
+    );
 }
 
 #[test]
 fn renewing_keeps_a_lease_and_silence_loses_it() {
     let (mut world, agent) = one_job();
     let lease = world.lease(agent, 1).remove(0);
-    let renew = |leases| RenewLeases { credential: agent, leases };
+    let renew = |leases| RenewLeases {
+        credential: agent,
+        leases,
+    };
     for _ in 0..5 {
         world.pass(20);
-        assert_eq!(world.apply(renew(vec![lease.number, LeaseNumber(99)])), Ok(vec![LeaseNumber(99)]));
+        assert_eq!(
+            world.apply(renew(vec![lease.number, LeaseNumber(99)])),
+            Ok(vec![LeaseNumber(99)])
+        );
     }
     assert_eq!(world.farm.next_deadline(), Some(world.now.plus(LEASE_TTL)));
     world.pass(25);
-    assert_eq!(world.apply(renew(vec![lease.number])), Ok(vec![lease.number]));
+    assert_eq!(
+        world.apply(renew(vec![lease.number])),
+        Ok(vec![lease.number])
+    );
     assert_eq!(only_job(&mut world).0, StateName::Queued);
     assert_eq!(world.farm.next_deadline(), None);
 }
@@ -66,7 +94,13 @@ fn a_late_report_is_the_answer_if_there_is_none_and_a_replica_if_there_is() {
     let current = world.lease(other, 1).remove(0);
     assert_eq!(current.job, lost.job);
     assert_eq!(world.measure(agent, &lost), Acknowledgement::Taken);
-    assert_eq!(world.apply(RenewLeases { credential: other, leases: vec![current.number] }), Ok(vec![current.number]));
+    assert_eq!(
+        world.apply(RenewLeases {
+            credential: other,
+            leases: vec![current.number]
+        }),
+        Ok(vec![current.number])
+    );
     assert_eq!(world.measure(other, &current), Acknowledgement::Replica);
     // And each again: known, and booked once.
     assert_eq!(world.measure(agent, &lost), Acknowledgement::Known);
@@ -74,7 +108,13 @@ fn a_late_report_is_the_answer_if_there_is_none_and_a_replica_if_there_is() {
     world.restart();
     assert_eq!(world.measure(agent, &lost), Acknowledgement::Known);
     let booked = world.store.measurements_after(0, 10).expect("memory");
-    assert_eq!(booked.iter().map(|measurement| measurement.lease).collect::<Vec<_>>(), [lost.number, current.number]);
+    assert_eq!(
+        booked
+            .iter()
+            .map(|measurement| measurement.lease)
+            .collect::<Vec<_>>(),
+        [lost.number, current.number]
+    );
 }
 
 #[test]
@@ -82,25 +122,61 @@ fn reports_are_taken_all_or_none() {
     let (mut world, agent) = one_job();
     let thief = world.agent("b");
     let lease = world.lease(agent, 1).remove(0);
-    let good = Report { job: lease.job, lease: lease.number, outcome: Outcome::Reading(reading(1.0)) };
+    let good = Report {
+        job: lease.job,
+        lease: lease.number,
+        outcome: Outcome::Reading(Box::new(reading(1.0))),
+    };
     let unknown = JobId(uuid(5));
     let cases = [
-        (agent, Report { job: unknown, ..good.clone() }, Refusal::JobUnknown(unknown)),
         (
             agent,
-            Report { lease: LeaseNumber(9), ..good.clone() },
-            Refusal::LeaseForged { job: lease.job, lease: LeaseNumber(9) },
+            Report {
+                job: unknown,
+                ..good.clone()
+            },
+            Refusal::JobUnknown(unknown),
         ),
-        (thief, good.clone(), Refusal::LeaseForged { job: lease.job, lease: lease.number }),
+        (
+            agent,
+            Report {
+                lease: LeaseNumber(9),
+                ..good.clone()
+            },
+            Refusal::LeaseForged {
+                job: lease.job,
+                lease: LeaseNumber(9),
+            },
+        ),
+        (
+            thief,
+            good.clone(),
+            Refusal::LeaseForged {
+                job: lease.job,
+                lease: lease.number,
+            },
+        ),
     ];
     for (credential, bad, refusal) in cases {
         let reports = vec![good.clone(), bad];
-        assert_eq!(world.apply(ReportResults { credential, reports }), Err(refusal));
+        assert_eq!(
+            world.apply(ReportResults {
+                credential,
+                reports
+            }),
+            Err(refusal)
+        );
     }
     assert_eq!(world.store.measurements_after(0, 10).expect("memory"), []);
     let reports = vec![good.clone(), good];
-    let taken = world.apply(ReportResults { credential: agent, reports });
-    assert_eq!(taken, Ok(vec![Acknowledgement::Taken, Acknowledgement::Known]));
+    let taken = world.apply(ReportResults {
+        credential: agent,
+        reports,
+    });
+    assert_eq!(
+        taken,
+        Ok(vec![Acknowledgement::Taken, Acknowledgement::Known])
+    );
 }
 
 #[test]
@@ -109,12 +185,25 @@ fn a_job_that_fails_three_times_is_parked() {
     for attempt in 1..=FAILURES_MAX {
         // To hand a job back, or to lose it, is no failure.
         let lease = world.lease(agent, 1).remove(0);
-        world.report(agent, (lease.job, lease.number), Outcome::Returned("draining".to_owned())).expect("its own");
+        world
+            .report(
+                agent,
+                (lease.job, lease.number),
+                Outcome::Returned("draining".to_owned()),
+            )
+            .expect("its own");
         world.lease(agent, 1);
         let lease = world.lease(agent, 1).remove(0);
-        assert_eq!(only_job(&mut world).0, StateName::Leased, "before attempt {attempt}");
+        assert_eq!(
+            only_job(&mut world).0,
+            StateName::Leased,
+            "before attempt {attempt}"
+        );
         let failed = Outcome::Failed("cuDNN: execution failed".to_owned());
-        assert_eq!(world.report(agent, (lease.job, lease.number), failed), Ok(Acknowledgement::Taken));
+        assert_eq!(
+            world.report(agent, (lease.job, lease.number), failed),
+            Ok(Acknowledgement::Taken)
+        );
     }
     let because = "failed 3 times, at last: cuDNN: execution failed".to_owned();
     assert_eq!(only_job(&mut world), (StateName::Parked, because));
@@ -133,16 +222,40 @@ fn a_job_that_silences_agents_is_parked() {
     assert_eq!(only_job(&mut world), (StateName::Parked, because));
 }
 
+/// An agent that dies of a job and starts again at once never lets the lease run out.
+#[test]
+fn a_job_that_is_handed_out_again_and_again_is_parked() {
+    let (mut world, agent) = one_job();
+    for _ in 0..SILENT_MAX {
+        assert_eq!(world.lease(agent, 1).len(), 1);
+    }
+    assert_eq!(world.lease(agent, 1), []);
+    assert_eq!(
+        only_job(&mut world),
+        (
+            StateName::Parked,
+            "handed out 20 times without a word from the agent".to_owned()
+        )
+    );
+}
+
 #[test]
 fn what_a_platform_cannot_run_is_never_tried_there_again() {
     let (mut world, agent) = one_job();
     let lease = world.lease(agent, 1).remove(0);
     let outcome = Outcome::Infeasible("out of memory".to_owned());
-    assert_eq!(world.report(agent, (lease.job, lease.number), outcome), Ok(Acknowledgement::Taken));
+    assert_eq!(
+        world.report(agent, (lease.job, lease.number), outcome),
+        Ok(Acknowledgement::Taken)
+    );
     let campaign = world.campaign(2, Budget::Jobs(5));
     assert_eq!(world.propose(campaign, [0]).expect("room").queued, 0);
     let subjects = vec![(JobId(uuid(7)), Subject::Layer(layer(0)))];
-    let order = Order { platform: platform(1).slug(), subjects, replicas: 3 };
+    let order = Order {
+        platform: platform(1).slug(),
+        subjects,
+        replicas: 3,
+    };
     let tasks = world.apply(order).expect("a platform that is there");
     assert_eq!(world.apply(Follow(tasks))[0].because, "out of memory");
     assert_eq!(world.lease(agent, 1), []);
@@ -152,13 +265,22 @@ fn what_a_platform_cannot_run_is_never_tried_there_again() {
 fn users_go_first_and_campaigns_take_turns() {
     let mut world = World::new();
     let agent = world.agent("a");
-    let (large, small) = (world.campaign(1, Budget::Jobs(100)), world.campaign(2, Budget::Jobs(100)));
+    let (large, small) = (
+        world.campaign(1, Budget::Jobs(100)),
+        world.campaign(2, Budget::Jobs(100)),
+    );
     world.propose(large, 0..6).expect("room");
     world.pass(1);
     world.propose(small, 10..12).expect("room");
     world.pass(1);
     let subjects = vec![(JobId(uuid(900)), Subject::Layer(layer(20)))];
-    world.apply(Order { platform: platform(1).slug(), subjects, replicas: 1 }).expect("a platform that is there");
+    world
+        .apply(Order {
+            platform: platform(1).slug(),
+            subjects,
+            replicas: 1,
+        })
+        .expect("a platform that is there");
     let order: Vec<u64> = world.lease(agent, 7).iter().map(number).collect();
     assert_eq!(order, [20, 0, 10, 1, 11, 2, 3]);
 }
@@ -170,10 +292,16 @@ fn an_order_for_more_replicas_opens_a_job_again() {
     world.measure(agent, &lease);
     let order = |replicas| {
         let subjects = vec![(JobId(uuid(800)), Subject::Layer(layer(0)))];
-        Order { platform: platform(1).hash().to_string(), subjects, replicas }
+        Order {
+            platform: platform(1).hash().to_string(),
+            subjects,
+            replicas,
+        }
     };
     for replicas in [0, 1] {
-        world.apply(order(replicas)).expect("a platform that is there");
+        world
+            .apply(order(replicas))
+            .expect("a platform that is there");
         assert_eq!(only_job(&mut world).0, StateName::Done);
     }
     world.apply(order(3)).expect("a platform that is there");
@@ -194,7 +322,13 @@ fn a_restart_gives_live_leases_a_full_term_anew() {
     world.pass(1000);
     world.restart();
     assert_eq!(world.farm.next_deadline(), Some(world.now.plus(LEASE_TTL)));
-    assert_eq!(world.apply(RenewLeases { credential: agent, leases: vec![lease.number] }), Ok(vec![]));
+    assert_eq!(
+        world.apply(RenewLeases {
+            credential: agent,
+            leases: vec![lease.number]
+        }),
+        Ok(vec![])
+    );
     assert_eq!(world.measure(agent, &lease), Acknowledgement::Taken);
 }
 
@@ -208,11 +342,25 @@ fn a_job_says_why_it_waits() {
     world.measure(agent, &lease);
     let campaign = world.campaign(2, Budget::Jobs(100));
     world.propose(campaign, 1..=30).expect("room");
-    let queued = ListJobs { platform: None, states: vec![StateName::Queued], limit: 100 };
+    let queued = ListJobs {
+        platform: None,
+        states: vec![StateName::Queued],
+        limit: 100,
+    };
     let jobs = world.apply(queued).expect("no platform named");
-    assert_eq!(jobs[29].because, "29 jobs go before it; 1 agent connected, about 60 s");
+    assert_eq!(
+        jobs[29].because,
+        "29 jobs go before it; 1 agent connected, about 60 s"
+    );
     world.pass(31);
-    let queued = ListJobs { platform: None, states: vec![StateName::Queued], limit: 1 };
+    let queued = ListJobs {
+        platform: None,
+        states: vec![StateName::Queued],
+        limit: 1,
+    };
     let because = &world.apply(queued).expect("no platform named")[0].because;
-    assert_eq!(*because, format!("no agent of `{}` is connected", platform(1).slug()));
+    assert_eq!(
+        *because,
+        format!("no agent of `{}` is connected", platform(1).slug())
+    );
 }

@@ -7,8 +7,8 @@ use rand::rngs::SmallRng;
 use rand::seq::IndexedRandom as _;
 use rand::{RngExt as _, SeedableRng as _};
 use wattfarm_coordinator::farm::{
-    Acknowledgement, Budget, LeaseJobs, ListJobs, Order, Outcome, RenewLeases, Report, ReportResults, SecretHash, StateName,
-    Tick,
+    Acknowledgement, Budget, LeaseJobs, ListJobs, Order, Outcome, RenewLeases, Report,
+    ReportResults, SecretHash, StateName, Tick,
 };
 use wattfarm_coordinator::store::Store as _;
 use wattfarm_cost::Subject;
@@ -40,11 +40,26 @@ impl Simulation {
     fn new(seed: u64) -> Self {
         let mut world = World::new();
         let devices = (0..4).map(|index| world.agent(&format!("agent {index}")));
-        let devices =
-            devices.map(|credential| Device { credential, held: vec![], sent: vec![] }).collect::<Vec<_>>();
-        let campaigns = vec![world.campaign(1, Budget::Jobs(40)), world.campaign(2, Budget::Seconds(150.0))];
+        let devices = devices
+            .map(|credential| Device {
+                credential,
+                held: vec![],
+                sent: vec![],
+            })
+            .collect::<Vec<_>>();
+        let campaigns = vec![
+            world.campaign(1, Budget::Jobs(40)),
+            world.campaign(2, Budget::Seconds(150.0)),
+        ];
         let random = SmallRng::seed_from_u64(seed);
-        Self { world, random, devices, campaigns, acknowledged: BTreeSet::new(), lease_last: LeaseNumber(0) }
+        Self {
+            world,
+            random,
+            devices,
+            campaigns,
+            acknowledged: BTreeSet::new(),
+            lease_last: LeaseNumber(0),
+        }
     }
 
     fn step(&mut self) {
@@ -56,7 +71,7 @@ impl Simulation {
             75..80 => self.forget(),
             80..90 => self.pass(),
             90..95 => self.want(),
-            95..98 => self.world.restart(),
+            95..98 => self.restart(),
             _ => self.die_before_the_commit(),
         }
         self.check_books();
@@ -68,7 +83,14 @@ impl Simulation {
         let jobs_max = self.random.random_range(1..4);
         let device = pick(&mut self.devices, &mut self.random);
         let held = Some(device.held.iter().map(|&(_, lease)| lease).collect());
-        let leased = self.world.apply(LeaseJobs { credential: device.credential, jobs_max, held }).expect("enrolled");
+        let leased = self
+            .world
+            .apply(LeaseJobs {
+                credential: device.credential,
+                jobs_max,
+                held,
+            })
+            .expect("enrolled");
         for lease in leased.leases {
             assert!(lease.number > self.lease_last, "lease numbers only grow");
             self.lease_last = lease.number;
@@ -81,27 +103,38 @@ impl Simulation {
     /// Reports what an agent holds, or believes to hold; sometimes the reply is lost and it reports again later.
     fn report(&mut self) {
         let index = self.random.random_range(0..self.devices.len());
-        let Some((job, lease)) = self.devices[index].held.pop() else { return };
+        let Some((job, lease)) = self.devices[index].held.pop() else {
+            return;
+        };
         let outcome = match self.random.random_range(0..10) {
             0 => Outcome::Infeasible("no".to_owned()),
             1 => Outcome::Failed("oh".to_owned()),
             2 => Outcome::Returned("later".to_owned()),
-            _ => Outcome::Reading(reading(1.0)),
+            _ => Outcome::Reading(Box::new(reading(1.0))),
         };
-        let report = Report { job, lease, outcome };
+        let report = Report {
+            job,
+            lease,
+            outcome,
+        };
         self.devices[index].sent.push(report.clone());
         self.send(index, report);
     }
 
     fn report_again(&mut self) {
         let index = self.random.random_range(0..self.devices.len());
-        let Some(report) = self.devices[index].sent.choose(&mut self.random).cloned() else { return };
+        let Some(report) = self.devices[index].sent.choose(&mut self.random).cloned() else {
+            return;
+        };
         assert_eq!(self.send(index, report), Acknowledgement::Known);
     }
 
     fn send(&mut self, index: usize, report: Report) -> Acknowledgement {
         let measured = matches!(report.outcome, Outcome::Reading(_)).then_some(report.lease);
-        let event = ReportResults { credential: self.devices[index].credential, reports: vec![report] };
+        let event = ReportResults {
+            credential: self.devices[index].credential,
+            reports: vec![report],
+        };
         let acknowledgement = self.world.apply(event).expect("its own lease")[0];
         self.acknowledged.extend(measured);
         acknowledgement
@@ -110,7 +143,13 @@ impl Simulation {
     fn renew(&mut self) {
         let device = pick(&mut self.devices, &mut self.random);
         let leases = device.held.iter().map(|&(_, lease)| lease).collect();
-        let lost = self.world.apply(RenewLeases { credential: device.credential, leases }).expect("enrolled");
+        let lost = self
+            .world
+            .apply(RenewLeases {
+                credential: device.credential,
+                leases,
+            })
+            .expect("enrolled");
         // Half of the agents stop what they lost, half are slow to.
         if self.random.random_bool(0.5) {
             device.held.retain(|(_, lease)| !lost.contains(lease));
@@ -130,14 +169,41 @@ impl Simulation {
 
     fn want(&mut self) {
         if self.random.random_bool(0.2) {
-            let subjects = vec![(JobId(self.world.fresh()), Subject::Layer(layer(self.random.random_range(0..60))))];
+            let subjects = vec![(
+                JobId(self.world.fresh()),
+                Subject::Layer(layer(self.random.random_range(0..60))),
+            )];
             let replicas = self.random.random_range(1..3);
-            self.world.apply(Order { platform: platform(1).slug(), subjects, replicas }).expect("there");
+            self.world
+                .apply(Order {
+                    platform: platform(1).slug(),
+                    subjects,
+                    replicas,
+                })
+                .expect("there");
         } else if let Some(&campaign) = self.campaigns.choose(&mut self.random) {
             let layers: Vec<u64> = (0..5).map(|_| self.random.random_range(0..60)).collect();
             // Refused once the campaign has ended.
             let _ = self.world.propose(campaign, layers);
         }
+    }
+
+    /// The coordinator dies between two commits: it goes on with the jobs that it had.
+    fn restart(&mut self) {
+        let all = || ListJobs {
+            platform: None,
+            states: vec![],
+            limit: usize::MAX,
+        };
+        let before = self.world.apply(all()).expect("no platform named");
+        self.world.restart();
+        let after = self.world.apply(all()).expect("no platform named");
+        assert!(
+            before
+                .iter()
+                .map(|status| &status.job)
+                .eq(after.iter().map(|status| &status.job))
+        );
     }
 
     /// An event is applied, and the process dies before the commit: nobody was told, so nothing happened.
@@ -146,21 +212,48 @@ impl Simulation {
         let credential = device.credential;
         match device.held.last() {
             Some(&(job, lease)) => {
-                let reports = vec![Report { job, lease, outcome: Outcome::Reading(reading(1.0)) }];
-                self.world.apply_unstored(ReportResults { credential, reports }).0.expect("its own lease");
+                let reports = vec![Report {
+                    job,
+                    lease,
+                    outcome: Outcome::Reading(Box::new(reading(1.0))),
+                }];
+                self.world
+                    .apply_unstored(ReportResults {
+                        credential,
+                        reports,
+                    })
+                    .0
+                    .expect("its own lease");
             }
-            None => drop(self.world.apply_unstored(LeaseJobs { credential, jobs_max: 2, held: Some(vec![]) })),
+            None => drop(self.world.apply_unstored(LeaseJobs {
+                credential,
+                jobs_max: 2,
+                held: Some(vec![]),
+            })),
         }
         self.world.restart();
     }
 
     /// What was acknowledged is stored, once each.
     fn check_books(&self) {
-        let booked = self.world.store.measurements_after(0, usize::MAX).expect("memory");
+        let booked = self
+            .world
+            .store
+            .measurements_after(0, usize::MAX)
+            .expect("memory");
         let mut counts: BTreeMap<LeaseNumber, usize> = BTreeMap::new();
-        booked.iter().for_each(|measurement| *counts.entry(measurement.lease).or_default() += 1);
-        assert!(counts.values().all(|&count| count == 1), "a measurement was booked twice: {counts:?}");
-        assert!(counts.keys().eq(&self.acknowledged), "booked {counts:?}\nacknowledged {:?}", self.acknowledged);
+        booked
+            .iter()
+            .for_each(|measurement| *counts.entry(measurement.lease).or_default() += 1);
+        assert!(
+            counts.values().all(|&count| count == 1),
+            "a measurement was booked twice: {counts:?}"
+        );
+        assert!(
+            counts.keys().eq(&self.acknowledged),
+            "booked {counts:?}\nacknowledged {:?}",
+            self.acknowledged
+        );
     }
 
     /// Faults stop: every job must end while agents work on.
@@ -173,7 +266,14 @@ impl Simulation {
                 self.acknowledged.insert(lease.number);
             }
             let states = vec![StateName::Queued, StateName::Leased];
-            let open = self.world.apply(ListJobs { platform: None, states, limit: 1 }).expect("no platform named");
+            let open = self
+                .world
+                .apply(ListJobs {
+                    platform: None,
+                    states,
+                    limit: 1,
+                })
+                .expect("no platform named");
             if open.is_empty() {
                 return self.check_books();
             }
@@ -196,6 +296,9 @@ fn random_farms_keep_their_promises() {
             simulation.step();
         }
         simulation.finish();
-        assert!(!simulation.acknowledged.is_empty(), "nothing was measured: the simulation tests nothing");
+        assert!(
+            !simulation.acknowledged.is_empty(),
+            "nothing was measured: the simulation tests nothing"
+        );
     }
 }

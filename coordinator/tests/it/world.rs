@@ -4,8 +4,9 @@ use std::time::Duration;
 
 use uuid::Uuid;
 use wattfarm_coordinator::farm::{
-    Acknowledgement, Budget, CampaignStatus, Change, CreateToken, Enroll, Event, Farm, GetCampaign, Lease, LeaseJobs, Outcome,
-    ProposeLayers, Proposed, Refusal, Report, ReportResults, Request, RequestModels, SecretHash, Timestamp,
+    Acknowledgement, Budget, CampaignStatus, Change, CreateToken, Enroll, Event, Farm, GetCampaign,
+    Lease, LeaseJobs, Outcome, ProposeLayers, Proposed, Refusal, Report, ReportResults, Request,
+    RequestModels, SecretHash, Timestamp,
 };
 use wattfarm_coordinator::store::{MemoryStore, Store as _};
 use wattfarm_cost::id::{AgentId, CampaignId, JobId, LeaseNumber};
@@ -17,13 +18,24 @@ use wattfarm_cost::{Dtype, Hash, Kind, Layer, Model, Platform};
 
 /// A CPU with so many threads: each a platform of its own.
 pub(crate) fn platform(threads: u32) -> Platform {
-    let device = Device::Cpu { model: "Test CPU".to_owned(), threads, instruction_set: "AVX2".to_owned() };
-    Platform { device, libtorch: "2.11.0".to_owned() }
+    let device = Device::Cpu {
+        model: "Test CPU".to_owned(),
+        threads,
+        instruction_set: "AVX2".to_owned(),
+    };
+    Platform {
+        device,
+        libtorch: "2.11.0".to_owned(),
+    }
 }
 
 /// A linear layer: each number makes another.
 pub(crate) fn layer(number: u64) -> Layer {
-    let fields = [("batch", 1), ("in_features", 16), ("out_features", number + 1)];
+    let fields = [
+        ("batch", 1),
+        ("in_features", 16),
+        ("out_features", number + 1),
+    ];
     let fields = fields.map(|(name, size)| (name, Value::Size(size)));
     Layer::from_fields(Kind::Linear, fields).expect("valid")
 }
@@ -36,18 +48,36 @@ pub(crate) fn reading(median_ms: f64) -> Reading {
         high_ms: median_ms * 1.1,
         repetitions: 3,
         warmup: 1,
+        disturbed: 0,
         samples_ms: vec![median_ms as f32; 3],
     };
-    let conditions = Conditions { host: "test".to_owned(), seconds: 2.0, ..Conditions::default() };
-    Reading { runtime, power: None, conditions }
+    let conditions = Conditions {
+        host: "test".to_owned(),
+        seconds: 2.0,
+        ..Conditions::default()
+    };
+    Reading {
+        runtime,
+        power: None,
+        conditions,
+    }
 }
 
 /// A runtime model of linear layers with such an error.
 pub(crate) fn model(platform: Hash, rmspe: f64) -> Model {
     Model {
-        key: ModelKey { platform, kind: Kind::Linear, dtype: Dtype::F32, target: Target::RuntimeMs },
+        key: ModelKey {
+            platform,
+            kind: Kind::Linear,
+            dtype: Dtype::F32,
+            target: Target::RuntimeMs,
+        },
         version: 0,
-        scale: Scale { constant: 1.0, per_flop: 0.0, per_byte: 0.0 },
+        scale: Scale {
+            constant: 1.0,
+            per_flop: 0.0,
+            per_byte: 0.0,
+        },
         intercept: 0.0,
         terms: vec![],
         correction_min: -1.0,
@@ -90,7 +120,13 @@ impl World {
         let store = MemoryStore::default();
         let now = Timestamp(1_000_000);
         let farm = Farm::restore(store.load().expect("memory"), now);
-        Self { farm, store, now, fresh: 0, journal: vec![] }
+        Self {
+            farm,
+            store,
+            now,
+            fresh: 0,
+            journal: vec![],
+        }
     }
 
     pub(crate) fn apply<E: Event>(&mut self, event: E) -> E::Reply {
@@ -103,7 +139,9 @@ impl World {
     /// Takes an event that no disk hears of.
     pub(crate) fn apply_unstored<E: Event>(&mut self, event: E) -> (E::Reply, Vec<Change>) {
         let applied = self.farm.apply(self.now, event);
-        self.farm.check_invariants().expect("the farm is consistent");
+        self.farm
+            .check_invariants()
+            .expect("the farm is consistent");
         applied
     }
 
@@ -119,7 +157,9 @@ impl World {
     /// The coordinator dies and starts again from its disk.
     pub(crate) fn restart(&mut self) {
         self.farm = Farm::restore(self.store.load().expect("memory"), self.now);
-        self.farm.check_invariants().expect("the restored farm is consistent");
+        self.farm
+            .check_invariants()
+            .expect("the restored farm is consistent");
     }
 
     pub(crate) fn fresh(&mut self) -> Uuid {
@@ -129,7 +169,11 @@ impl World {
 
     pub(crate) fn token(&mut self, token: &str) -> SecretHash {
         let token = SecretHash::of(token);
-        self.apply(CreateToken { token, note: String::new(), ttl: Duration::from_secs(60) });
+        self.apply(CreateToken {
+            token,
+            note: String::new(),
+            ttl: Duration::from_secs(60),
+        });
         token
     }
 
@@ -138,7 +182,13 @@ impl World {
         let token = self.token(&format!("token of {name}"));
         let credential = SecretHash::of(name);
         let fresh_id = AgentId(self.fresh());
-        let enroll = Enroll { token, credential, name: name.to_owned(), platform: platform(1), fresh_id };
+        let enroll = Enroll {
+            token,
+            credential,
+            name: name.to_owned(),
+            platform: platform(1),
+            fresh_id,
+        };
         self.apply(enroll).expect("a good token");
         credential
     }
@@ -146,7 +196,8 @@ impl World {
     /// Asks for models of linear layers on `platform(1)`.
     pub(crate) fn campaign(&mut self, number: u64, budget: Budget) -> CampaignId {
         let id = CampaignId(uuid(1_000_000 + number));
-        self.apply(request(id, budget)).expect("a platform that is there");
+        self.apply(request(id, budget))
+            .expect("a platform that is there");
         id
     }
 
@@ -155,22 +206,39 @@ impl World {
         campaign: CampaignId,
         layers: impl IntoIterator<Item = u64>,
     ) -> Result<Proposed, Refusal> {
-        let layers = layers.into_iter().map(|number| (JobId(self.fresh()), layer(number))).collect();
+        let layers = layers
+            .into_iter()
+            .map(|number| (JobId(self.fresh()), layer(number)))
+            .collect();
         self.apply(ProposeLayers { campaign, layers })
     }
 
     pub(crate) fn status(&mut self, campaign: CampaignId) -> CampaignStatus {
-        self.apply(GetCampaign(campaign)).expect("a campaign that is there")
+        self.apply(GetCampaign(campaign))
+            .expect("a campaign that is there")
     }
 
     /// Takes up to so many jobs, as an agent that holds none.
     pub(crate) fn lease(&mut self, credential: SecretHash, jobs_max: usize) -> Vec<Lease> {
-        self.apply(LeaseJobs { credential, jobs_max, held: Some(vec![]) }).expect("enrolled").leases
+        self.apply(LeaseJobs {
+            credential,
+            jobs_max,
+            held: Some(vec![]),
+        })
+        .expect("enrolled")
+        .leases
     }
 
     /// Takes a job besides those it has.
     pub(crate) fn lease_another(&mut self, credential: SecretHash) -> Option<Lease> {
-        self.apply(LeaseJobs { credential, jobs_max: 1, held: None }).expect("enrolled").leases.pop()
+        self.apply(LeaseJobs {
+            credential,
+            jobs_max: 1,
+            held: None,
+        })
+        .expect("enrolled")
+        .leases
+        .pop()
     }
 
     pub(crate) fn report(
@@ -179,19 +247,42 @@ impl World {
         (job, lease): (JobId, LeaseNumber),
         outcome: Outcome,
     ) -> Result<Acknowledgement, Refusal> {
-        let reports = vec![Report { job, lease, outcome }];
-        self.apply(ReportResults { credential, reports }).map(|acknowledgements| acknowledgements[0])
+        let reports = vec![Report {
+            job,
+            lease,
+            outcome,
+        }];
+        self.apply(ReportResults {
+            credential,
+            reports,
+        })
+        .map(|acknowledgements| acknowledgements[0])
     }
 
     pub(crate) fn measure(&mut self, credential: SecretHash, lease: &Lease) -> Acknowledgement {
-        self.report(credential, (lease.job, lease.number), Outcome::Reading(reading(1.0))).expect("its own lease")
+        self.report(
+            credential,
+            (lease.job, lease.number),
+            Outcome::Reading(Box::new(reading(1.0))),
+        )
+        .expect("its own lease")
     }
 }
 
 pub(crate) fn request(id: CampaignId, budget: Budget) -> RequestModels {
     let kinds = vec![Kind::Linear];
-    let request = Request { kinds, dtype: Dtype::F32, target_error: Some(10.0), budget, excluded: vec![] };
-    RequestModels { id, platform: platform(1).slug(), request }
+    let request = Request {
+        kinds,
+        dtype: Dtype::F32,
+        target_error: Some(10.0),
+        budget,
+        excluded: vec![],
+    };
+    RequestModels {
+        id,
+        platform: platform(1).slug(),
+        request,
+    }
 }
 
 /// The out_features of what is to be measured: the number that [`layer`] was made of, plus 1.

@@ -27,15 +27,26 @@ impl Sequence {
             digits.shuffle(&mut random);
             digits
         };
-        Self { seed, digits: BASES.iter().map(permuted).collect() }
+        Self {
+            seed,
+            digits: BASES.iter().map(permuted).collect(),
+        }
     }
 
     /// The numbers of one place.
     pub(super) fn draw(&self, place: u64) -> Draw {
-        let even = BASES.iter().zip(&self.digits).map(|(&base, digits)| radical_inverse(place, base, digits)).collect();
+        let even = BASES
+            .iter()
+            .zip(&self.digits)
+            .map(|(&base, digits)| radical_inverse(place, base, digits))
+            .collect();
         let mut random = ChaCha8Rng::from_seed(self.seed);
         random.set_stream(place + 1); // stream 0 permuted the digits
-        Draw { even, spent: 0, random }
+        Draw {
+            even,
+            spent: 0,
+            random,
+        }
     }
 }
 
@@ -61,7 +72,8 @@ pub(super) struct Draw {
 
 /// Sizes of images that networks have more often than chance would.
 const EXTENTS: [u64; 28] = [
-    1, 2, 4, 6, 7, 8, 13, 14, 17, 27, 28, 32, 35, 54, 55, 56, 64, 71, 73, 109, 111, 112, 128, 147, 149, 192, 224, 227,
+    1, 2, 4, 6, 7, 8, 13, 14, 17, 27, 28, 32, 35, 54, 55, 56, 64, 71, 73, 109, 111, 112, 128, 147,
+    149, 192, 224, 227,
 ];
 
 impl Draw {
@@ -112,20 +124,30 @@ impl Draw {
     pub(super) fn channels(&mut self, low: u64, high: u64) -> u64 {
         let size = self.size(low, high);
         let tile = self.one_of(&[1, 8, 16, 32]);
-        if size < 2 * tile { size } else { (size / tile * tile).max(low) }
+        if size < 2 * tile {
+            size
+        } else {
+            (size / tile * tile).max(low)
+        }
     }
 
     /// Rows or columns of an image: half of them at sizes that networks have often.
     pub(super) fn extent(&mut self, low: u64, high: u64) -> u64 {
         let size = self.size(low, high);
-        let usual = EXTENTS.into_iter().filter(|extent| (low..=high).contains(extent));
+        let usual = EXTENTS
+            .into_iter()
+            .filter(|extent| (low..=high).contains(extent));
         let nearest = usual.min_by_key(|extent| extent.abs_diff(size));
         nearest.filter(|_| self.chance(0.5)).unwrap_or(size)
     }
 
     /// Items in a batch: one, most often.
     pub(super) fn batch(&mut self) -> u64 {
-        if self.chance(0.7) { 1 } else { self.size(2, 16) }
+        if self.chance(0.7) {
+            1
+        } else {
+            self.size(2, 16)
+        }
     }
 }
 
@@ -136,11 +158,18 @@ mod tests {
     #[test]
     fn a_stretch_fills_each_axis_and_each_pair() {
         let sequence = Sequence::new([7; 32]);
-        let points: Vec<(f64, f64)> = (0..72).map(|place| sequence.draw(place)).map(|mut d| (d.unit(), d.unit())).collect();
+        let points: Vec<(f64, f64)> = (0..72)
+            .map(|place| sequence.draw(place))
+            .map(|mut d| (d.unit(), d.unit()))
+            .collect();
         for cell in 0..36 {
             let (row, column) = (f64::from(cell / 6), f64::from(cell % 6));
-            let inside = |&&(x, y): &&(f64, f64)| (x * 6.0).floor() == row && (y * 6.0).floor() == column;
-            assert!(points.iter().filter(inside).count() >= 1, "cell {row}, {column} is empty");
+            let inside =
+                |&&(x, y): &&(f64, f64)| (x * 6.0).floor() == row && (y * 6.0).floor() == column;
+            assert!(
+                points.iter().filter(inside).count() >= 1,
+                "cell {row}, {column} is empty"
+            );
         }
     }
 
@@ -153,13 +182,19 @@ mod tests {
         assert_eq!(numbers(1, 5), numbers(1, 5));
         assert_ne!(numbers(1, 5), numbers(2, 5));
         assert_ne!(numbers(1, 5), numbers(1, 6));
-        assert!(numbers(3, 1_000_000).iter().all(|unit| (0.0..1.0).contains(unit)));
+        assert!(
+            numbers(3, 1_000_000)
+                .iter()
+                .all(|unit| (0.0..1.0).contains(unit))
+        );
     }
 
     #[test]
     fn sizes_keep_their_bounds_and_reach_them() {
         let sequence = Sequence::new([9; 32]);
-        let sizes: Vec<u64> = (0..500).map(|place| sequence.draw(place).channels(3, 64)).collect();
+        let sizes: Vec<u64> = (0..500)
+            .map(|place| sequence.draw(place).channels(3, 64))
+            .collect();
         assert!(sizes.iter().all(|size| (3..=64).contains(size)));
         assert!(sizes.contains(&3) && sizes.contains(&64) && sizes.contains(&32));
     }

@@ -42,13 +42,30 @@ struct Track {
 
 impl Designer {
     /// The designs of a campaign over `kinds` (none: every kind) that leaves out the layers in `excluded`.
-    pub fn new(campaign: CampaignId, dtype: Dtype, kinds: &[Kind], excluded: BTreeSet<Hash>) -> Self {
+    pub fn new(
+        campaign: CampaignId,
+        dtype: Dtype,
+        kinds: &[Kind],
+        excluded: BTreeSet<Hash>,
+    ) -> Self {
         let kinds = if kinds.is_empty() { &Kind::ALL } else { kinds };
         let track = |&kind: &Kind| {
             let seed = Hash::of(&format!("wattfarm.design.v1|{campaign}|{kind}"));
-            (kind, Track { sequence: Sequence::new(*seed.as_bytes()), next: 0, proposed: 0, used_up: false })
+            (
+                kind,
+                Track {
+                    sequence: Sequence::new(*seed.as_bytes()),
+                    next: 0,
+                    proposed: 0,
+                    used_up: false,
+                },
+            )
         };
-        Self { dtype, tracks: kinds.iter().map(track).collect(), avoided: excluded }
+        Self {
+            dtype,
+            tracks: kinds.iter().map(track).collect(),
+            avoided: excluded,
+        }
     }
 
     /// The next `count` layers, fewer only if the space is used up. `standings` is where the campaign's kinds stand, as
@@ -64,9 +81,17 @@ impl Designer {
             let open = self.tracks.iter().filter(|(_, track)| !track.used_up);
             let standing = open.map(|(&kind, track)| {
                 let told = standings.get(&kind).copied().unwrap_or_default();
-                (kind, Standing { samples: told.samples.max(track.proposed), ..told })
+                (
+                    kind,
+                    Standing {
+                        samples: told.samples.max(track.proposed),
+                        ..told
+                    },
+                )
             });
-            let Some(kind) = share::next_kind(standing.collect()) else { break };
+            let Some(kind) = share::next_kind(standing.collect()) else {
+                break;
+            };
             layers.extend(self.next_layer(kind, &is_known));
         }
         layers
@@ -78,7 +103,10 @@ impl Designer {
         for _ in 0..PASSED_OVER_MAX {
             let place = track.next;
             track.next += 1;
-            let Some(layer) = kinds::layer(kind, self.dtype, &mut track.sequence.draw(place)) else { continue };
+            let Some(layer) = kinds::layer(kind, self.dtype, &mut track.sequence.draw(place))
+            else {
+                continue;
+            };
             let hash = layer.hash();
             if !is_known(&hash) && self.avoided.insert(hash) {
                 track.proposed += 1;

@@ -51,10 +51,16 @@ fn weight(kind: Kind) -> f64 {
 /// the first few at the latest every [`FIRST_EVERY`] layers.
 pub(super) fn next_kind(standings: BTreeMap<Kind, Standing>) -> Option<Kind> {
     let pull = |kind: Kind, standing: &Standing| {
-        let urgency = standing.error_share.unwrap_or(1.0).clamp(*URGENCY.start(), *URGENCY.end());
+        let urgency = standing
+            .error_share
+            .unwrap_or(1.0)
+            .clamp(*URGENCY.start(), *URGENCY.end());
         weight(kind) * (1.0 + urgency) / 2.0
     };
-    let total: f64 = standings.iter().map(|(&kind, standing)| pull(kind, standing)).sum();
+    let total: f64 = standings
+        .iter()
+        .map(|(&kind, standing)| pull(kind, standing))
+        .sum();
     let due = |kind: Kind, standing: &Standing| {
         let by_share = (standing.samples as f64 + 0.5) * total / pull(kind, standing);
         match standing.samples < FIRST_LAYERS {
@@ -62,8 +68,11 @@ pub(super) fn next_kind(standings: BTreeMap<Kind, Standing>) -> Option<Kind> {
             false => by_share,
         }
     };
-    let dues = standings.iter().map(|(&kind, standing)| (kind, due(kind, standing)));
-    dues.min_by(|a, b| a.1.total_cmp(&b.1)).map(|(kind, _)| kind)
+    let dues = standings
+        .iter()
+        .map(|(&kind, standing)| (kind, due(kind, standing)));
+    dues.min_by(|a, b| a.1.total_cmp(&b.1))
+        .map(|(kind, _)| kind)
 }
 
 #[cfg(test)]
@@ -72,7 +81,10 @@ mod tests {
 
     /// Kinds in the order in which `count` layers would be proposed.
     fn order(kinds: &[Kind], count: usize, error_shares: &[(Kind, f64)]) -> Vec<Kind> {
-        let mut standings: BTreeMap<Kind, Standing> = kinds.iter().map(|&kind| (kind, Standing::default())).collect();
+        let mut standings: BTreeMap<Kind, Standing> = kinds
+            .iter()
+            .map(|&kind| (kind, Standing::default()))
+            .collect();
         for &(kind, error_share) in error_shares {
             standings.entry(kind).or_default().error_share = Some(error_share);
         }
@@ -93,7 +105,10 @@ mod tests {
     fn every_kind_comes_early() {
         let order = order(&Kind::ALL, 200, &[]);
         for kind in Kind::ALL {
-            assert!(order[..40].contains(&kind), "{kind} is not among the first 40");
+            assert!(
+                order[..40].contains(&kind),
+                "{kind} is not among the first 40"
+            );
             assert!(count(&order, kind) >= 5, "{kind} has not five of 200");
         }
         assert!(count(&order[..60], Kind::Conv2d) >= 10);
@@ -112,9 +127,20 @@ mod tests {
     #[test]
     fn larger_errors_get_more_and_nothing_starves() {
         let kinds = [Kind::Relu, Kind::MaxPool2d, Kind::Concat];
-        let order = order(&kinds, 400, &[(Kind::Relu, 0.1), (Kind::MaxPool2d, 1.0), (Kind::Concat, 9.0)]);
+        let order = order(
+            &kinds,
+            400,
+            &[
+                (Kind::Relu, 0.1),
+                (Kind::MaxPool2d, 1.0),
+                (Kind::Concat, 9.0),
+            ],
+        );
         let counts = kinds.map(|kind| count(&order, kind));
-        assert!(counts[2] > 2 * counts[1] && counts[1] > counts[0] && counts[0] > 40, "{counts:?}");
+        assert!(
+            counts[2] > 2 * counts[1] && counts[1] > counts[0] && counts[0] > 40,
+            "{counts:?}"
+        );
     }
 
     #[test]

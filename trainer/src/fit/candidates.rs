@@ -15,8 +15,8 @@ use super::rows::Row;
 const CANDIDATES_PER_ROW: usize = 4;
 const CANDIDATES_MAX: usize = 1_500;
 
-/// What a product is penalised by, where a single base function counts 1. Found on public measurements of four devices:
-/// from 1 to 3 anything but 1 lowers the error by a twentieth.
+/// What a product is penalised by, where a single base function counts 1. On public measurements of three devices 2
+/// lowered the error by a twentieth against 1, and a little more or less did as well.
 const PRODUCT_PENALTY: f64 = 2.0;
 
 /// A raw term that changes no row's logarithm by more than this is left out.
@@ -55,7 +55,10 @@ impl Candidates {
         let base = factors::base(kind, rows, vocabulary == Vocabulary::Rich);
         let count_max = (CANDIDATES_PER_ROW * rows.len()).min(CANDIDATES_MAX);
         let (mut terms, mut columns, mut seen) = (Vec::new(), Vec::new(), BTreeSet::new());
-        for candidate in (0..base.len()).map(Candidate::Single).chain(products(&base, vocabulary)) {
+        for candidate in (0..base.len())
+            .map(Candidate::Single)
+            .chain(products(&base, vocabulary))
+        {
             if terms.len() == count_max {
                 break;
             }
@@ -65,7 +68,11 @@ impl Candidates {
                 columns.extend(column);
             }
         }
-        Self { base, terms, columns }
+        Self {
+            base,
+            terms,
+            columns,
+        }
     }
 
     pub(super) fn count(&self) -> usize {
@@ -94,13 +101,21 @@ impl Candidates {
                 constant += coefficient * f * g;
             }
         }
-        let largest = |i: usize| self.base[i].column.iter().fold(0.0_f64, |most, value| most.max(value.abs()));
+        let largest = |i: usize| {
+            self.base[i]
+                .column
+                .iter()
+                .fold(0.0_f64, |most, value| most.max(value.abs()))
+        };
         let weighted = |(candidate, coefficient): (Candidate, f64)| {
             let (places, reach) = match candidate {
                 Candidate::Single(i) => (vec![i], largest(i)),
                 Candidate::Product(i, j) => (vec![i, j], largest(i) * largest(j)),
             };
-            let factors: Vec<Factor> = places.into_iter().map(|place| self.base[place].factor.clone()).collect();
+            let factors: Vec<Factor> = places
+                .into_iter()
+                .map(|place| self.base[place].factor.clone())
+                .collect();
             let term = Term::new(factors).expect("one or two factors");
             (coefficient.abs() * reach > EFFECT_MIN).then_some(Weighted { term, coefficient })
         };
@@ -144,7 +159,11 @@ fn column(base: &[Base], candidate: Candidate) -> Vec<f64> {
         Candidate::Single(i) => base[i].column.clone(),
         Candidate::Product(i, j) => {
             let (f, g) = (&base[i], &base[j]);
-            f.column.iter().zip(&g.column).map(|(a, b)| (a - f.centre) * (b - g.centre)).collect()
+            f.column
+                .iter()
+                .zip(&g.column)
+                .map(|(a, b)| (a - f.centre) * (b - g.centre))
+                .collect()
         }
     }
 }
@@ -153,13 +172,29 @@ fn column(base: &[Base], candidate: Candidate) -> Vec<f64> {
 fn fingerprint(column: &[f64]) -> Option<Vec<i64>> {
     let count = column.len() as f64;
     let mean = column.iter().sum::<f64>() / count;
-    let deviation = (column.iter().map(|value| (value - mean).powi(2)).sum::<f64>() / count).sqrt();
-    let magnitude = column.iter().fold(0.0_f64, |most, value| most.max(value.abs()));
+    let deviation = (column
+        .iter()
+        .map(|value| (value - mean).powi(2))
+        .sum::<f64>()
+        / count)
+        .sqrt();
+    let magnitude = column
+        .iter()
+        .fold(0.0_f64, |most, value| most.max(value.abs()));
     if deviation <= 1e-9 * magnitude {
         return None;
     }
     let standard = |value: &f64| (value - mean) / deviation;
     // The first value that is clearly off the mean decides the sign.
-    let sign = column.iter().map(standard).find(|value| value.abs() > 0.1).map_or(1.0, f64::signum);
-    Some(column.iter().map(|value| (sign * standard(value) * 1e6).round() as i64).collect())
+    let sign = column
+        .iter()
+        .map(standard)
+        .find(|value| value.abs() > 0.1)
+        .map_or(1.0, f64::signum);
+    Some(
+        column
+            .iter()
+            .map(|value| (sign * standard(value) * 1e6).round() as i64)
+            .collect(),
+    )
 }

@@ -78,13 +78,12 @@ fn group(feature: &str) -> Group {
     match feature {
         "bias" | "activation" | "ceil_mode" | "causal" => Group::Switch,
         "pad_top" | "pad_bottom" | "pad_left" | "pad_right" => Group::Padding,
-        "kernel_h" | "kernel_w" | "stride_h" | "stride_w" | "dilation_h" | "dilation_w" | "groups" | "size"
-        | "entries" => Group::Step,
-        "in_channels" | "out_channels" | "channels" | "features" | "in_features" | "out_features" | "inner"
-        | "head_dim" | "run" | "gemm_n" => Group::Width,
-        "batch" | "flops" | "bytes" | "input_bytes" | "parameter_bytes" | "output_bytes" | "gemm_m" | "gemm_k" => {
-            Group::Amount
-        }
+        "kernel_h" | "kernel_w" | "stride_h" | "stride_w" | "dilation_h" | "dilation_w"
+        | "groups" | "size" | "entries" => Group::Step,
+        "in_channels" | "out_channels" | "channels" | "features" | "in_features"
+        | "out_features" | "inner" | "head_dim" | "run" | "gemm_n" => Group::Width,
+        "batch" | "flops" | "bytes" | "input_bytes" | "parameter_bytes" | "output_bytes"
+        | "gemm_m" | "gemm_k" => Group::Amount,
         _ => Group::Minor,
     }
 }
@@ -97,9 +96,14 @@ pub(super) fn base(kind: Kind, rows: &[Row], with_details: bool) -> Vec<Base> {
         if with_details {
             functions.extend(details(feature, &values, rows.len()));
         }
-        functions.into_iter().filter_map(move |(function, role)| made(rows, feature, function, role))
+        functions
+            .into_iter()
+            .filter_map(move |(function, role)| made(rows, feature, function, role))
     };
-    feature_names(kind).into_iter().flat_map(of_feature).collect()
+    feature_names(kind)
+        .into_iter()
+        .flat_map(of_feature)
+        .collect()
 }
 
 fn functions(feature: &str, values: &[f64]) -> Vec<(Function, Role)> {
@@ -115,7 +119,10 @@ fn functions(feature: &str, values: &[f64]) -> Vec<(Function, Role)> {
         Group::Width => {
             let multiples = MULTIPLES.map(|tile| (Function::Multiple(tile), Role::Multiple));
             // One output channel a group (depthwise), and images of three colours, have code of their own.
-            [size, case(&1.0), case(&3.0)].into_iter().chain(multiples).collect()
+            [size, case(&1.0), case(&3.0)]
+                .into_iter()
+                .chain(multiples)
+                .collect()
         }
         Group::Amount | Group::Minor => vec![size],
     }
@@ -126,9 +133,21 @@ fn details(feature: &str, values: &[f64], rows: usize) -> Vec<(Function, Role)> 
         Group::Width | Group::Amount | Group::Minor => knots(values, rows),
         Group::Switch | Group::Padding | Group::Step => Vec::new(),
     };
-    let waste = if TILED.contains(&feature) { TILES.to_vec() } else { Vec::new() };
-    let bends = bends.into_iter().map(|knot| (Function::Hinge(knot), Role::Bend));
-    bends.chain(waste.into_iter().map(|tile| (Function::Waste(tile), Role::Waste))).collect()
+    let waste = if TILED.contains(&feature) {
+        TILES.to_vec()
+    } else {
+        Vec::new()
+    };
+    let bends = bends
+        .into_iter()
+        .map(|knot| (Function::Hinge(knot), Role::Bend));
+    bends
+        .chain(
+            waste
+                .into_iter()
+                .map(|tile| (Function::Waste(tile), Role::Waste)),
+        )
+        .collect()
 }
 
 /// Where a feature's logarithm may bend: at quantiles of its values, more of them the more rows there are.
@@ -139,14 +158,20 @@ fn knots(values: &[f64], rows: usize) -> Vec<f64> {
     let count = (rows / ROWS_PER_BEND).clamp(1, BENDS_MAX);
     let quantile = |k: usize| values[k * values.len() / (count + 1)].max(1.0).ln();
     // Two decimals are enough, and readable in the model.
-    let mut knots: Vec<f64> = (1..=count).map(|k| (quantile(k) * 100.0).round() / 100.0).collect();
+    let mut knots: Vec<f64> = (1..=count)
+        .map(|k| (quantile(k) * 100.0).round() / 100.0)
+        .collect();
     knots.dedup();
     knots
 }
 
 /// The values of a feature, ascending.
 fn distinct(rows: &[Row], feature: &str) -> Vec<f64> {
-    let bits: BTreeSet<u64> = rows.iter().filter_map(|row| row.features.get(feature)).map(f64::to_bits).collect();
+    let bits: BTreeSet<u64> = rows
+        .iter()
+        .filter_map(|row| row.features.get(feature))
+        .map(f64::to_bits)
+        .collect();
     bits.into_iter().map(f64::from_bits).collect() // no feature is negative, so the bits are in the values' order
 }
 
@@ -155,7 +180,9 @@ fn made(rows: &[Row], feature: &str, function: Function, role: Role) -> Option<B
     let factor = Factor::new(feature, function);
     let column: Vec<f64> = rows.iter().map(|row| factor.value(&row.features)).collect();
     let is_key = match role {
-        Role::Size | Role::Bend => matches!(group(feature), Group::Step | Group::Width | Group::Amount),
+        Role::Size | Role::Bend => {
+            matches!(group(feature), Group::Step | Group::Width | Group::Amount)
+        }
         Role::Case => matches!(group(feature), Group::Step | Group::Width),
         Role::Multiple => true,
         Role::Waste => feature == "gemm_n",
@@ -165,9 +192,16 @@ fn made(rows: &[Row], feature: &str, function: Function, role: Role) -> Option<B
             let with = column.iter().filter(|&&value| value == 1.0).count();
             (with.min(rows.len() - with) >= CASE_ROWS_MIN, 0.0)
         }
-        Role::Size | Role::Bend | Role::Waste => {
-            (column.iter().any(|&value| value != column[0]), column.iter().sum::<f64>() / rows.len() as f64)
-        }
+        Role::Size | Role::Bend | Role::Waste => (
+            column.iter().any(|&value| value != column[0]),
+            column.iter().sum::<f64>() / rows.len() as f64,
+        ),
     };
-    tells.then_some(Base { factor, role, is_key, column, centre })
+    tells.then_some(Base {
+        factor,
+        role,
+        is_key,
+        column,
+        centre,
+    })
 }

@@ -1,10 +1,11 @@
 //! From measurements to a model: `scale(layer) · exp(intercept + Σ coefficient · term)`. Pure, and the same for the same
 //! measurements in any order, on any number of threads.
 //!
-//! 1. Replicas of a layer become one row ([`rows`]). 2. A yardstick in operations and bytes carries the model beyond its
-//! samples ([`scale`]). 3. What is left, ln(measured / scale), is explained by a sparse polynomial: candidates
-//! ([`candidates`], from the base functions in [`factors`]) are chosen by the lasso, and how many by cross-validation
-//! ([`choice`]). 4. The out-of-fold predictions are the model's figures ([`validation`]).
+//! 1. Replicas of a layer become one row ([`rows`]).
+//! 2. A yardstick in operations and bytes carries the model beyond its samples ([`scale`]).
+//! 3. What is left, ln(measured / scale), is explained by a sparse polynomial: the lasso chooses among [`candidates`],
+//!    made of the base functions in [`factors`], and cross-validation says how many ([`choice`]).
+//! 4. The predictions for held-out layers give the model's figures ([`validation`]).
 
 mod candidates;
 mod choice;
@@ -74,10 +75,18 @@ pub struct Origin {
 }
 
 /// Fits the model of `key` to its samples, on up to `threads` threads. Its version is for the coordinator to give.
-pub fn fit(key: ModelKey, samples: &[Sample], origin: Origin, threads: usize) -> Result<Model, FitError> {
+pub fn fit(
+    key: ModelKey,
+    samples: &[Sample],
+    origin: Origin,
+    threads: usize,
+) -> Result<Model, FitError> {
     let rows = rows::rows(&key, samples)?;
     let scale = scale::fit_scale(&rows, key.target);
-    let corrections: Vec<f64> = rows.iter().map(|row| row.log_value - scale.of(&row.layer).ln()).collect();
+    let corrections: Vec<f64> = rows
+        .iter()
+        .map(|row| row.log_value - scale.of(&row.layer).ln())
+        .collect();
     let (correction_min, correction_max) = bounds(&corrections);
     let (intercept, terms, validation) = if rows.len() < ROWS_MIN {
         let mean = corrections.iter().sum::<f64>() / corrections.len() as f64;
@@ -92,9 +101,22 @@ pub fn fit(key: ModelKey, samples: &[Sample], origin: Origin, threads: usize) ->
             bounds: (correction_min, correction_max),
             threads,
         };
-        let Choice { intercept, terms, held_out, .. } = choice::choose(&problem)?;
-        let log_ratios: Vec<f64> = held_out.iter().zip(&corrections).map(|(predicted, z)| predicted - z).collect();
-        (intercept, terms, validation::validation(count_folds(&folds), &log_ratios))
+        let Choice {
+            intercept,
+            terms,
+            held_out,
+            ..
+        } = choice::choose(&problem)?;
+        let log_ratios: Vec<f64> = held_out
+            .iter()
+            .zip(&corrections)
+            .map(|(predicted, z)| predicted - z)
+            .collect();
+        (
+            intercept,
+            terms,
+            validation::validation(count_folds(&folds), &log_ratios),
+        )
     };
     let model = Model {
         key,
@@ -121,7 +143,10 @@ pub fn fit(key: ModelKey, samples: &[Sample], origin: Origin, threads: usize) ->
 /// What a correction is held between.
 fn bounds(corrections: &[f64]) -> (f64, f64) {
     let least = corrections.iter().copied().fold(f64::INFINITY, f64::min);
-    let most = corrections.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+    let most = corrections
+        .iter()
+        .copied()
+        .fold(f64::NEG_INFINITY, f64::max);
     let margin = CORRECTION_MARGIN * (most - least);
     (least - margin, most + margin)
 }
@@ -132,23 +157,34 @@ fn folds(rows: &[Row]) -> Vec<usize> {
     match rows.len() {
         count @ 0..10 => (0..count).collect(),
         count @ 10..20 => (0..count).map(|row| row % 5).collect(),
-        _ => rows.iter().map(|row| (row.hash.low_bits() % FOLDS) as usize).collect(),
+        _ => rows
+            .iter()
+            .map(|row| (row.hash.low_bits() % FOLDS) as usize)
+            .collect(),
     }
 }
 
 fn count_folds(folds: &[usize]) -> usize {
-    folds.iter().collect::<std::collections::BTreeSet<_>>().len()
+    folds
+        .iter()
+        .collect::<std::collections::BTreeSet<_>>()
+        .len()
 }
 
 /// The least and the largest value of each feature.
 fn domain(rows: &[Row]) -> Vec<Bound> {
-    let values_of = |feature: &'static str| rows.iter().filter_map(move |row| row.features.get(feature));
+    let values_of =
+        |feature: &'static str| rows.iter().filter_map(move |row| row.features.get(feature));
     let bound = |(feature, value): (&'static str, f64)| Bound {
         feature: feature.to_owned(),
         min: values_of(feature).fold(value, f64::min),
         max: values_of(feature).fold(value, f64::max),
     };
-    rows.first().into_iter().flat_map(|row| row.features.iter()).map(bound).collect()
+    rows.first()
+        .into_iter()
+        .flat_map(|row| row.features.iter())
+        .map(bound)
+        .collect()
 }
 
 #[cfg(test)]

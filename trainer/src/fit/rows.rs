@@ -33,12 +33,20 @@ pub(super) fn rows(key: &ModelKey, samples: &[Sample]) -> Result<Vec<Row>, FitEr
     let mut by_layer: BTreeMap<Hash, (&Layer, f64, u32)> = BTreeMap::new();
     for sample in samples {
         if (sample.layer.kind(), sample.layer.dtype()) != (key.kind, key.dtype) {
-            return Err(FitError::Foreign { layer: sample.layer.to_string() });
+            return Err(FitError::Foreign {
+                layer: sample.layer.to_string(),
+            });
         }
         if !(sample.value.is_finite() && sample.value > 0.0) {
-            return Err(FitError::Value { value: sample.value, layer: sample.layer.to_string() });
+            return Err(FitError::Value {
+                value: sample.value,
+                layer: sample.layer.to_string(),
+            });
         }
-        let (_, log_sum, count) = by_layer.entry(sample.layer.hash()).or_insert((&sample.layer, 0.0, 0));
+        let (_, log_sum, count) =
+            by_layer
+                .entry(sample.layer.hash())
+                .or_insert((&sample.layer, 0.0, 0));
         *log_sum += sample.value.ln();
         *count += 1;
     }

@@ -4,13 +4,18 @@ use wattfarm_cost::model::Validation;
 
 /// Root mean square of the relative error, as a share.
 pub(super) fn rmspe(log_ratios: impl Iterator<Item = f64>) -> f64 {
-    let (sum, count) = log_ratios.fold((0.0, 0.0), |(sum, count), ratio| (sum + ratio.exp_m1().powi(2), count + 1.0));
+    let (sum, count) = log_ratios.fold((0.0, 0.0), |(sum, count), ratio| {
+        (sum + ratio.exp_m1().powi(2), count + 1.0)
+    });
     f64::sqrt(sum / count)
 }
 
 /// The figures of out-of-fold predictions.
 pub(super) fn validation(folds: usize, log_ratios: &[f64]) -> Validation {
-    let mut errors: Vec<f64> = log_ratios.iter().map(|ratio| ratio.exp_m1().abs()).collect();
+    let mut errors: Vec<f64> = log_ratios
+        .iter()
+        .map(|ratio| ratio.exp_m1().abs())
+        .collect();
     errors.sort_by(f64::total_cmp);
     let mut residuals: Vec<f64> = log_ratios.iter().map(|ratio| -ratio).collect();
     residuals.sort_by(f64::total_cmp);
@@ -55,9 +60,18 @@ mod tests {
         let log_ratios = [1.1_f64, 0.9, 1.0, 1.2].map(f64::ln);
         let validation = validation(4, &log_ratios);
         let close = |a: f64, b: f64| (a - b).abs() < 1e-9;
-        assert!(close(validation.rmspe, 100.0 * (0.06_f64 / 4.0).sqrt()), "{validation:?}");
-        assert!(close(validation.mape, 10.0) && close(validation.medape, 10.0), "{validation:?}");
-        assert!(validation.log_residual_low < -0.15 && validation.log_residual_high > 0.08, "{validation:?}");
+        assert!(
+            close(validation.rmspe, 100.0 * (0.06_f64 / 4.0).sqrt()),
+            "{validation:?}"
+        );
+        assert!(
+            close(validation.mape, 10.0) && close(validation.medape, 10.0),
+            "{validation:?}"
+        );
+        assert!(
+            validation.log_residual_low < -0.15 && validation.log_residual_high > 0.08,
+            "{validation:?}"
+        );
     }
 
     #[test]

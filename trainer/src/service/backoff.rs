@@ -28,7 +28,9 @@ impl Backoff {
 }
 
 fn delay(failures: u32) -> Duration {
-    FIRST.saturating_mul(2_u32.saturating_pow(failures)).min(LONGEST)
+    FIRST
+        .saturating_mul(2_u32.saturating_pow(failures))
+        .min(LONGEST)
 }
 
 #[cfg(test)]
@@ -37,7 +39,9 @@ mod tests {
 
     #[test]
     fn waits_double_up_to_a_limit() {
-        let seconds: Vec<f64> = [0, 1, 2, 5, 6, 1000].map(|failures| delay(failures).as_secs_f64()).to_vec();
+        let seconds: Vec<f64> = [0, 1, 2, 5, 6, 1000]
+            .map(|failures| delay(failures).as_secs_f64())
+            .to_vec();
         assert_eq!(seconds, [0.2, 0.4, 0.8, 6.4, 10.0, 10.0]);
     }
 }

@@ -62,7 +62,9 @@ impl Books {
             return;
         }
         self.sequence = measurement.sequence;
-        let Subject::Layer(layer) = &measurement.subject else { return };
+        let Subject::Layer(layer) = &measurement.subject else {
+            return;
+        };
         let hash = layer.hash();
         let platform = self.platforms.entry(measurement.platform).or_default();
         platform.measured.insert(hash);
@@ -70,36 +72,54 @@ impl Books {
         let reading = &measurement.reading;
         let values = [
             (Target::RuntimeMs, Some(reading.runtime.median_ms)),
-            (Target::PowerW, reading.power.as_ref().map(|power| power.mean_w)),
+            (
+                Target::PowerW,
+                reading.power.as_ref().map(|power| power.mean_w),
+            ),
             (Target::EnergyMj, reading.energy_mj()),
         ];
         for (target, value) in values {
             let Some(value) = value else { continue };
-            let key = ModelKey { platform: measurement.platform, kind: layer.kind(), dtype: layer.dtype(), target };
+            let key = ModelKey {
+                platform: measurement.platform,
+                kind: layer.kind(),
+                dtype: layer.dtype(),
+                target,
+            };
             let account = self.accounts.entry(key).or_default();
-            account.samples.push(Sample { layer: layer.clone(), value });
+            account.samples.push(Sample {
+                layer: layer.clone(),
+                value,
+            });
             account.distinct.insert(hash);
             account.through_sequence = measurement.sequence;
         }
     }
 
-    /// The last measurement taken.
-    pub(super) fn sequence(&self) -> u64 {
-        self.sequence
-    }
-
     /// Whether a layer has been measured on a platform.
     pub(super) fn is_measured(&self, platform: &Hash, layer: &Hash) -> bool {
-        self.platforms.get(platform).is_some_and(|book| book.measured.contains(layer))
+        self.platforms
+            .get(platform)
+            .is_some_and(|book| book.measured.contains(layer))
     }
 
     /// The fit to do next: of the stale models, the one whose last fit had the smallest part of its samples.
     pub(super) fn next_fit(&self, now: Duration) -> Option<Assignment> {
-        let stale = self.accounts.iter().filter(|(key, account)| self.is_stale(now, key, account));
+        let stale = self
+            .accounts
+            .iter()
+            .filter(|(key, account)| self.is_stale(now, key, account));
         let covered = |account: &Account| account.fitted as f64 / account.samples.len() as f64;
         let (&key, account) = stale.min_by(|a, b| covered(a.1).total_cmp(&covered(b.1)))?;
-        let origin = Origin { recipe: Recipe::LayerInNetwork1, through_sequence: account.through_sequence };
-        Some(Assignment { key, samples: account.samples.clone(), origin })
+        let origin = Origin {
+            recipe: Recipe::LayerInNetwork1,
+            through_sequence: account.through_sequence,
+        };
+        Some(Assignment {
+            key,
+            samples: account.samples.clone(),
+            origin,
+        })
     }
 
     fn is_stale(&self, now: Duration, key: &ModelKey, account: &Account) -> bool {
@@ -111,7 +131,11 @@ impl Books {
             0 => account.distinct.len() >= FIRST_FIT,
             fitted => (samples - fitted) * FITTED_PER_NEW >= fitted,
         };
-        enough || self.platforms.get(&key.platform).is_some_and(|book| now >= book.last_arrival + QUIET)
+        enough
+            || self
+                .platforms
+                .get(&key.platform)
+                .is_some_and(|book| now >= book.last_arrival + QUIET)
     }
 
     /// Notes that a fit of the first `samples` samples ended, well or not, after `took`.
@@ -144,16 +168,24 @@ mod tests {
         let mut books = Books::default();
         take(&mut books, seconds(10), 1, 5);
         assert_eq!(books.next_fit(seconds(10)), None);
-        assert_eq!(books.next_fit(seconds(12)).map(|fit| fit.samples.len()), Some(4));
+        assert_eq!(
+            books.next_fit(seconds(12)).map(|fit| fit.samples.len()),
+            Some(4)
+        );
         take(&mut books, seconds(10), 5, 6);
         let fit = books.next_fit(seconds(10)).expect("five layers");
-        assert_eq!((fit.samples.len(), fit.origin.through_sequence, fit.key.kind), (5, 5, Kind::Relu));
+        assert_eq!(
+            (fit.samples.len(), fit.origin.through_sequence, fit.key.kind),
+            (5, 5, Kind::Relu)
+        );
     }
 
     #[test]
     fn replicas_are_samples_but_no_layers() {
         let mut books = Books::default();
-        (1..=9).for_each(|sequence| books.take(seconds(1), &measurement(sequence, relu(sequence % 4 + 1))));
+        (1..=9).for_each(|sequence| {
+            books.take(seconds(1), &measurement(sequence, relu(sequence % 4 + 1)))
+        });
         assert_eq!(books.next_fit(seconds(1)), None);
     }
 
@@ -174,8 +206,17 @@ mod tests {
             let key = books.next_fit(seconds(0)).expect("many layers").key;
             books.fitted(seconds(0), key, before as usize, seconds(took));
             let now = seconds(since);
-            take(&mut books, if quiet { now - QUIET } else { now }, before + 1, after + 1);
-            assert_eq!(books.next_fit(now).is_some(), stale, "{before} {after} {took} {since} {quiet}");
+            take(
+                &mut books,
+                if quiet { now - QUIET } else { now },
+                before + 1,
+                after + 1,
+            );
+            assert_eq!(
+                books.next_fit(now).is_some(),
+                stale,
+                "{before} {after} {took} {since} {quiet}"
+            );
         }
     }
 
@@ -186,7 +227,12 @@ mod tests {
         let relu = books.next_fit(seconds(0)).expect("ten layers").key;
         books.fitted(seconds(0), relu, 10, seconds(0));
         take(&mut books, seconds(0), 11, 31);
-        (31..=36).for_each(|n| books.take(seconds(0), &measurement(n, super::super::testing::linear(n))));
+        (31..=36).for_each(|n| {
+            books.take(
+                seconds(0),
+                &measurement(n, super::super::testing::linear(n)),
+            )
+        });
         let linear = books.next_fit(seconds(0)).expect("both are stale").key;
         assert_eq!(linear.kind, Kind::Linear);
         books.fitted(seconds(0), linear, 6, seconds(0));
@@ -199,9 +245,14 @@ mod tests {
         take(&mut books, seconds(0), 1, 7);
         take(&mut books, seconds(0), 1, 7);
         books.take(seconds(0), &measurement_of_network(7));
-        assert_eq!(books.next_fit(seconds(0)).map(|fit| fit.samples.len()), Some(6));
-        assert_eq!(books.sequence(), 7);
-        assert!(books.is_measured(&platform(), &relu(3).hash()) && !books.is_measured(&platform(), &relu(300).hash()));
+        assert_eq!(
+            books.next_fit(seconds(0)).map(|fit| fit.samples.len()),
+            Some(6)
+        );
+        assert!(
+            books.is_measured(&platform(), &relu(3).hash())
+                && !books.is_measured(&platform(), &relu(300).hash())
+        );
     }
 
     #[test]
@@ -224,7 +275,11 @@ mod tests {
             books.fitted(seconds(0), fit.key, fit.samples.len(), seconds(0));
         }
         let runtime = measurement(1, relu(1)).reading.runtime.median_ms;
-        let expected = [(Target::RuntimeMs, runtime), (Target::PowerW, 50.0), (Target::EnergyMj, 50.0 * runtime)];
+        let expected = [
+            (Target::RuntimeMs, runtime),
+            (Target::PowerW, 50.0),
+            (Target::EnergyMj, 50.0 * runtime),
+        ];
         assert_eq!(fitted, expected);
     }
 }

@@ -14,14 +14,24 @@ use super::queue::{CampaignStatus, Proposal, Queues};
 /// What happens to a trainer.
 #[derive(Debug)]
 pub(super) enum Event {
-    /// Measurements arrived; `through` is the newest that there is.
-    Measured { measurements: Vec<Measurement>, through: u64 },
+    /// Measurements arrived; `is_newest` if no more are on their way.
+    Measured {
+        measurements: Vec<Measurement>,
+        is_newest: bool,
+    },
     /// The campaigns that have not ended, all of them.
     Campaigns(Vec<CampaignStatus>),
     /// A proposal was answered.
-    Proposed { campaign: CampaignId, proposal: Proposal },
+    Proposed {
+        campaign: CampaignId,
+        proposal: Proposal,
+    },
     /// A fit ended, well or not; it had this many samples.
-    Fitted { key: ModelKey, samples: usize, took: Duration },
+    Fitted {
+        key: ModelKey,
+        samples: usize,
+        took: Duration,
+    },
     /// Time went by.
     Tick,
 }
@@ -30,7 +40,10 @@ pub(super) enum Event {
 #[derive(Debug, PartialEq)]
 pub(super) enum Effect {
     /// Propose layers until the coordinator has answered, and say how it ended.
-    Propose { campaign: CampaignId, layers: Vec<Layer> },
+    Propose {
+        campaign: CampaignId,
+        layers: Vec<Layer>,
+    },
     /// Fit a model, publish it, and say that it ended.
     Fit(Assignment),
     /// Tell an operator of a campaign that makes no sense.
@@ -51,11 +64,18 @@ impl Trainer {
     pub(super) fn apply(&mut self, now: Duration, event: Event) -> Vec<Effect> {
         let mut effects = Vec::new();
         match event {
-            Event::Measured { measurements, through } => {
-                measurements.iter().for_each(|measurement| self.books.take(now, measurement));
-                self.has_caught_up |= self.books.sequence() >= through;
+            Event::Measured {
+                measurements,
+                is_newest,
+            } => {
+                measurements
+                    .iter()
+                    .for_each(|measurement| self.books.take(now, measurement));
+                self.has_caught_up |= is_newest;
             }
-            Event::Campaigns(campaigns) => effects.extend(self.queues.follow(campaigns).err().map(Effect::Complain)),
+            Event::Campaigns(campaigns) => {
+                effects.extend(self.queues.follow(campaigns).err().map(Effect::Complain))
+            }
             Event::Proposed { campaign, proposal } => self.queues.proposed(now, campaign, proposal),
             Event::Fitted { key, samples, took } => {
                 self.is_fitting = false;
@@ -70,7 +90,9 @@ impl Trainer {
     }
 
     fn act(&mut self, now: Duration) -> Vec<Effect> {
-        let proposals = self.queues.proposals(now, |platform, layer| self.books.is_measured(platform, layer));
+        let proposals = self.queues.proposals(now, |platform, layer| {
+            self.books.is_measured(platform, layer)
+        });
         let propose = |(campaign, layers)| Effect::Propose { campaign, layers };
         let mut effects: Vec<Effect> = proposals.into_iter().map(propose).collect();
         if !self.is_fitting
@@ -91,12 +113,20 @@ mod tests {
     const NOW: Duration = Duration::from_secs(100);
 
     fn measured(sequences: std::ops::RangeInclusive<u64>, through: u64) -> Event {
-        let measurements = sequences.map(|sequence| measurement(sequence, relu(sequence))).collect();
-        Event::Measured { measurements, through }
+        let is_newest = *sequences.end() >= through;
+        let measurements = sequences
+            .map(|sequence| measurement(sequence, relu(sequence)))
+            .collect();
+        Event::Measured {
+            measurements,
+            is_newest,
+        }
     }
 
     fn campaigns(outstanding: u64) -> Event {
-        Event::Campaigns(vec![CampaignStatus::try_from(campaign(1, outstanding)).expect("a good campaign")])
+        Event::Campaigns(vec![
+            CampaignStatus::try_from(campaign(1, outstanding)).expect("a good campaign"),
+        ])
     }
 
     /// Names of effects, for tables.
@@ -114,26 +144,48 @@ mod tests {
         let mut trainer = Trainer::default();
         assert!(trainer.apply(NOW, campaigns(0)).is_empty());
         assert!(trainer.apply(NOW, measured(1..=10, 30)).is_empty());
-        assert_eq!(names(&trainer.apply(NOW, measured(11..=30, 30))), ["propose 48", "fit 30"]);
+        assert_eq!(
+            names(&trainer.apply(NOW, measured(11..=30, 30))),
+            ["propose 48", "fit 30"]
+        );
     }
 
     #[test]
     fn an_empty_log_is_read_at_once() {
         let mut trainer = Trainer::default();
-        trainer.apply(NOW, measured(1..=0, 0));
+        trainer.apply(
+            NOW,
+            Event::Measured {
+                measurements: Vec::new(),
+                is_newest: true,
+            },
+        );
         assert_eq!(names(&trainer.apply(NOW, campaigns(0))), ["propose 48"]);
     }
 
     #[test]
     fn one_fit_at_a_time_and_the_next_when_there_is_more() {
         let mut trainer = Trainer::default();
-        let [Effect::Fit(first)] = &trainer.apply(NOW, measured(1..=20, 20))[..] else { panic!("a fit") };
-        let ended = |samples| Event::Fitted { key: first.key, samples, took: Duration::ZERO };
+        let [Effect::Fit(first)] = &trainer.apply(NOW, measured(1..=20, 20))[..] else {
+            panic!("a fit")
+        };
+        let ended = |samples| Event::Fitted {
+            key: first.key,
+            samples,
+            took: Duration::ZERO,
+        };
         assert!(trainer.apply(NOW, measured(21..=40, 40)).is_empty());
         assert_eq!(names(&trainer.apply(NOW, ended(20))), ["fit 40"]);
         assert!(trainer.apply(NOW, ended(40)).is_empty());
-        assert!(trainer.apply(NOW + Duration::from_secs(9), Event::Tick).is_empty());
+        assert!(
+            trainer
+                .apply(NOW + Duration::from_secs(9), Event::Tick)
+                .is_empty()
+        );
         trainer.apply(NOW, measured(41..=41, 41));
-        assert_eq!(names(&trainer.apply(NOW + Duration::from_secs(2), Event::Tick)), ["fit 41"]);
+        assert_eq!(
+            names(&trainer.apply(NOW + Duration::from_secs(2), Event::Tick)),
+            ["fit 41"]
+        );
     }
 }

@@ -13,7 +13,10 @@ use super::queue::CampaignStatus;
 
 /// Measurements from the first on, and new ones as they come. Ends only with an error that trying again can't mend, or
 /// with the receiver.
-pub(super) async fn measurements(connection: Connection, events: Sender<Event>) -> Result<(), ServiceError> {
+pub(super) async fn measurements(
+    connection: Connection,
+    events: Sender<Event>,
+) -> Result<(), ServiceError> {
     let mut backoff = Backoff::default();
     let mut cursor = 0;
     loop {
@@ -29,14 +32,34 @@ async fn measurements_once(
     events: &Sender<Event>,
     backoff: &mut Backoff,
 ) -> Result<(), Status> {
-    let request = Request::new(v1::WatchMeasurementsRequest { after_sequence: *cursor });
-    let mut stream = connection.trainer().watch_measurements(request).await?.into_inner();
+    let request = Request::new(v1::WatchMeasurementsRequest {
+        after_sequence: *cursor,
+    });
+    let mut stream = connection
+        .trainer()
+        .watch_measurements(request)
+        .await?
+        .into_inner();
     while let Some(batch) = stream.message().await? {
         backoff.reset();
-        let newest = batch.measurements.last().map_or(*cursor, |measurement| measurement.sequence);
-        let measurements = batch.measurements.into_iter().filter_map(readable).collect();
-        let through = batch.through_sequence;
-        if events.send(Event::Measured { measurements, through }).await.is_err() {
+        let newest = batch
+            .measurements
+            .last()
+            .map_or(*cursor, |measurement| measurement.sequence);
+        let measurements = batch
+            .measurements
+            .into_iter()
+            .filter_map(readable)
+            .collect();
+        let is_newest = newest >= batch.through_sequence;
+        if events
+            .send(Event::Measured {
+                measurements,
+                is_newest,
+            })
+            .await
+            .is_err()
+        {
             break;
         }
         *cursor = newest;
@@ -53,7 +76,10 @@ fn readable(message: v1::Measurement) -> Option<Measurement> {
 }
 
 /// Every list of campaigns. Ends like [`measurements`].
-pub(super) async fn campaigns(connection: Connection, events: Sender<Event>) -> Result<(), ServiceError> {
+pub(super) async fn campaigns(
+    connection: Connection,
+    events: Sender<Event>,
+) -> Result<(), ServiceError> {
     let mut backoff = Backoff::default();
     loop {
         let lost = campaigns_once(&connection, &events, &mut backoff).await;
@@ -62,9 +88,17 @@ pub(super) async fn campaigns(connection: Connection, events: Sender<Event>) -> 
     }
 }
 
-async fn campaigns_once(connection: &Connection, events: &Sender<Event>, backoff: &mut Backoff) -> Result<(), Status> {
+async fn campaigns_once(
+    connection: &Connection,
+    events: &Sender<Event>,
+    backoff: &mut Backoff,
+) -> Result<(), Status> {
     let request = Request::new(v1::WatchCampaignsRequest {});
-    let mut stream = connection.trainer().watch_campaigns(request).await?.into_inner();
+    let mut stream = connection
+        .trainer()
+        .watch_campaigns(request)
+        .await?
+        .into_inner();
     while let Some(list) = stream.message().await? {
         backoff.reset();
         let readable = |message: v1::Campaign| {
@@ -81,15 +115,23 @@ async fn campaigns_once(connection: &Connection, events: &Sender<Event>, backoff
 }
 
 /// What the end of a stream means: only a wrong key, or a coordinator of another version, is for good.
-fn lost_or_over(what: &'static str, lost: Result<(), Status>, events: &Sender<Event>) -> Result<(), ServiceError> {
+fn lost_or_over(
+    what: &'static str,
+    lost: Result<(), Status>,
+    events: &Sender<Event>,
+) -> Result<(), ServiceError> {
     let Err(status) = lost else { return Ok(()) };
     match status.code() {
         Code::Unauthenticated | Code::PermissionDenied | Code::Unimplemented => {
-            Err(ServiceError::Refused { what, status: Box::new(status) })
+            Err(ServiceError::Refused {
+                what,
+                status: Box::new(status),
+            })
         }
         _ if events.is_closed() => Ok(()),
         _ => {
-            tracing::warn!(%status, "lost the coordinator's {what}, trying again");
+            let (code, message) = (status.code(), status.message());
+            tracing::warn!(%code, message, "lost the coordinator's {what}, trying again");
             Ok(())
         }
     }

@@ -58,7 +58,11 @@ pub async fn run(
     let (events, mut inbox) = mpsc::channel(INBOX);
     let measurements = follow::measurements(connection.clone(), events.clone());
     let campaigns = follow::campaigns(connection.clone(), events.clone());
-    let shell = Shell { connection, threads, events };
+    let shell = Shell {
+        connection,
+        threads,
+        events,
+    };
     tokio::pin!(measurements, campaigns, shutdown);
     let mut ticks = interval(TICK);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -72,7 +76,10 @@ pub async fn run(
             Some(event) = inbox.recv() => event,
             _ = ticks.tick() => Event::Tick,
         };
-        trainer.apply(start.elapsed(), event).into_iter().for_each(|effect| shell.start(effect));
+        trainer
+            .apply(start.elapsed(), event)
+            .into_iter()
+            .for_each(|effect| shell.start(effect));
     }
 }
 
@@ -97,8 +104,10 @@ impl Shell {
             Effect::Fit(assignment) => {
                 let threads = self.threads;
                 tokio::spawn(async move {
-                    let (key, samples, started) = (assignment.key, assignment.samples.len(), Instant::now());
-                    let model = tokio::task::spawn_blocking(move || fit_one(&assignment, threads)).await;
+                    let (key, samples, started) =
+                        (assignment.key, assignment.samples.len(), Instant::now());
+                    let model =
+                        tokio::task::spawn_blocking(move || fit_one(&assignment, threads)).await;
                     let took = started.elapsed();
                     // A fit that panicked has said so; its key waits for new samples like one that failed.
                     if let Ok(Some(model)) = model {
@@ -113,17 +122,25 @@ impl Shell {
 }
 
 async fn propose(connection: &Connection, campaign: CampaignId, layers: &[Layer]) -> Proposal {
-    let request =
-        v1::ProposeLayersRequest { campaign_id: campaign.to_string(), layers: layers.iter().map(Into::into).collect() };
+    let request = v1::ProposeLayersRequest {
+        campaign_id: campaign.to_string(),
+        layers: layers.iter().map(Into::into).collect(),
+    };
     let answer = answered(|| {
         let (mut client, request) = (connection.trainer(), unary(request.clone()));
         async move { client.propose_layers(request).await }
     });
     match answer.await {
         Ok(answer) => {
-            let v1::ProposeLayersResponse { queued, already_measured, excluded } = answer.into_inner();
+            let v1::ProposeLayersResponse {
+                queued,
+                already_measured,
+                excluded,
+            } = answer.into_inner();
             tracing::debug!(%campaign, layers = layers.len(), queued, already_measured, excluded, "proposed");
-            Proposal::Taken { queued: queued.into() }
+            Proposal::Taken {
+                queued: queued.into(),
+            }
         }
         Err(status) => {
             tracing::info!(%campaign, %status, "proposal refused");
@@ -133,7 +150,11 @@ async fn propose(connection: &Connection, campaign: CampaignId, layers: &[Layer]
 }
 
 fn fit_one(assignment: &Assignment, threads: usize) -> Option<Model> {
-    let Assignment { key, samples, origin } = assignment;
+    let Assignment {
+        key,
+        samples,
+        origin,
+    } = assignment;
     fit::fit(*key, samples, *origin, threads)
         .inspect_err(|error| {
             let error: &dyn std::error::Error = error;
@@ -143,7 +164,9 @@ fn fit_one(assignment: &Assignment, threads: usize) -> Option<Model> {
 }
 
 async fn publish(connection: &Connection, model: &Model, took: Duration) {
-    let request = v1::PublishModelsRequest { models: vec![model.into()] };
+    let request = v1::PublishModelsRequest {
+        models: vec![model.into()],
+    };
     let answer = answered(|| {
         let (mut client, request) = (connection.trainer(), unary(request.clone()));
         async move { client.publish_models(request).await }
@@ -162,7 +185,9 @@ async fn publish(connection: &Connection, model: &Model, took: Duration) {
             version = answer.into_inner().versions.first(),
             "fitted"
         ),
-        Err(status) => tracing::error!(kind = %key.kind, target = %key.target, %status, "model refused"),
+        Err(status) => {
+            tracing::error!(kind = %key.kind, target = %key.target, %status, "model refused")
+        }
     }
 }
 

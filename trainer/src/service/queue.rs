@@ -39,17 +39,30 @@ impl TryFrom<v1::Campaign> for CampaignStatus {
 
     fn try_from(message: v1::Campaign) -> Result<Self, FieldError> {
         let request = convert::required("request", message.request)?;
-        let target_error = request.target_error.filter(|percent| *percent > 0.0).unwrap_or(TARGET_ERROR);
+        let target_error = request
+            .target_error
+            .filter(|percent| *percent > 0.0)
+            .unwrap_or(TARGET_ERROR);
         let standing = |progress: v1::campaign::KindProgress| {
             let kind: Kind = convert::parse("kinds", &progress.kind)?;
             let error_share = progress.rmspe.map(|rmspe| rmspe / target_error);
-            Ok((kind, Standing { samples: progress.samples, error_share }))
+            Ok((
+                kind,
+                Standing {
+                    samples: progress.samples,
+                    error_share,
+                },
+            ))
         };
         Ok(Self {
             id: convert::parse("request.campaign_id", &request.campaign_id)?,
             platform: request.platform.parse().ok(),
             outstanding: message.jobs_outstanding,
-            standings: message.kinds.into_iter().map(standing).collect::<Result<_, FieldError>>()?,
+            standings: message
+                .kinds
+                .into_iter()
+                .map(standing)
+                .collect::<Result<_, FieldError>>()?,
             request,
         })
     }
@@ -112,7 +125,11 @@ impl Queues {
             if queue.is_proposing || status.outstanding >= LOW || now < queue.pause_until {
                 continue;
             }
-            let is_known = |layer: &Hash| status.platform.is_some_and(|platform| is_measured(&platform, layer));
+            let is_known = |layer: &Hash| {
+                status
+                    .platform
+                    .is_some_and(|platform| is_measured(&platform, layer))
+            };
             let count = (HIGH - status.outstanding) as usize;
             let layers = queue.designer.propose(count, &status.standings, is_known);
             if !layers.is_empty() {
@@ -125,7 +142,9 @@ impl Queues {
 
     /// Notes how a proposal ended.
     pub(super) fn proposed(&mut self, now: Duration, campaign: CampaignId, proposal: Proposal) {
-        let Some(queue) = self.campaigns.get_mut(&campaign) else { return };
+        let Some(queue) = self.campaigns.get_mut(&campaign) else {
+            return;
+        };
         queue.is_proposing = false;
         match proposal {
             // Counted here until the coordinator's own count comes, so that nothing is proposed twice over.
@@ -138,15 +157,26 @@ impl Queues {
 impl Queue {
     fn new(status: CampaignStatus) -> Result<Self, FieldError> {
         let request = &status.request;
-        let kinds = request.kinds.iter().map(|kind| convert::parse("request.kinds", kind));
-        let excluded = request.excluded_layers.iter().map(|hash| convert::parse("request.excluded_layers", hash));
+        let kinds = request
+            .kinds
+            .iter()
+            .map(|kind| convert::parse("request.kinds", kind));
+        let excluded = request
+            .excluded_layers
+            .iter()
+            .map(|hash| convert::parse("request.excluded_layers", hash));
         let designer = Designer::new(
             status.id,
             convert::dtype(request.dtype)?,
             &kinds.collect::<Result<Vec<Kind>, _>>()?,
             excluded.collect::<Result<_, _>>()?,
         );
-        Ok(Self { status, designer, is_proposing: false, pause_until: Duration::ZERO })
+        Ok(Self {
+            status,
+            designer,
+            is_proposing: false,
+            pause_until: Duration::ZERO,
+        })
     }
 }
 
@@ -158,25 +188,47 @@ mod tests {
     const NOW: Duration = Duration::from_secs(100);
 
     fn follow(queues: &mut Queues, campaigns: &[v1::Campaign]) {
-        let statuses: Result<Vec<_>, _> = campaigns.iter().cloned().map(CampaignStatus::try_from).collect();
-        queues.follow(statuses.expect("good campaigns")).expect("good campaigns");
+        let statuses: Result<Vec<_>, _> = campaigns
+            .iter()
+            .cloned()
+            .map(CampaignStatus::try_from)
+            .collect();
+        queues
+            .follow(statuses.expect("good campaigns"))
+            .expect("good campaigns");
     }
 
     /// Numbers of layers proposed now.
     fn counts(queues: &mut Queues, now: Duration) -> Vec<usize> {
-        queues.proposals(now, |_, _| false).into_iter().map(|(_, layers)| layers.len()).collect()
+        queues
+            .proposals(now, |_, _| false)
+            .into_iter()
+            .map(|(_, layers)| layers.len())
+            .collect()
     }
 
     fn id(campaign: &v1::Campaign) -> CampaignId {
-        CampaignStatus::try_from(campaign.clone()).expect("a good campaign").id
+        CampaignStatus::try_from(campaign.clone())
+            .expect("a good campaign")
+            .id
     }
 
     #[test]
     fn the_queue_is_filled_to_the_high_mark_below_the_low_one() {
-        for (outstanding, expected) in [(0, vec![48]), (23, vec![25]), (24, vec![]), (48, vec![]), (1000, vec![])] {
+        for (outstanding, expected) in [
+            (0, vec![48]),
+            (23, vec![25]),
+            (24, vec![]),
+            (48, vec![]),
+            (1000, vec![]),
+        ] {
             let mut queues = Queues::default();
             follow(&mut queues, &[campaign(1, outstanding)]);
-            assert_eq!(counts(&mut queues, NOW), expected, "{outstanding} outstanding");
+            assert_eq!(
+                counts(&mut queues, NOW),
+                expected,
+                "{outstanding} outstanding"
+            );
         }
     }
 
@@ -222,12 +274,18 @@ mod tests {
     fn what_is_measured_is_not_proposed() {
         let mut queues = Queues::default();
         follow(&mut queues, &[campaign(1, 0)]);
-        let [(_, first)] = queues.proposals(NOW, |_, _| false).try_into().expect("one campaign");
+        let [(_, first)] = queues
+            .proposals(NOW, |_, _| false)
+            .try_into()
+            .expect("one campaign");
         let measured: Vec<Hash> = first.iter().map(Layer::hash).collect();
         let mut restarted = Queues::default();
         follow(&mut restarted, &[campaign(1, 0)]);
         let is_measured = |on: &Hash, layer: &Hash| *on == platform() && measured.contains(layer);
-        let [(_, second)] = restarted.proposals(NOW, is_measured).try_into().expect("one campaign");
+        let [(_, second)] = restarted
+            .proposals(NOW, is_measured)
+            .try_into()
+            .expect("one campaign");
         assert!(second.iter().all(|layer| !measured.contains(&layer.hash())));
     }
 
@@ -236,8 +294,15 @@ mod tests {
         let mut queues = Queues::default();
         let mut bad = campaign(1, 0);
         bad.request.as_mut().expect("a request").kinds = vec!["colour".to_owned()];
-        let statuses = [bad, campaign(2, 0)].map(|campaign| CampaignStatus::try_from(campaign).expect("readable"));
-        assert_eq!(queues.follow(statuses.to_vec()).expect_err("a bad kind").field, "request.kinds");
+        let statuses = [bad, campaign(2, 0)]
+            .map(|campaign| CampaignStatus::try_from(campaign).expect("readable"));
+        assert_eq!(
+            queues
+                .follow(statuses.to_vec())
+                .expect_err("a bad kind")
+                .field,
+            "request.kinds"
+        );
         assert_eq!(counts(&mut queues, NOW), [48]);
     }
 }

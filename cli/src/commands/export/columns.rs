@@ -6,7 +6,7 @@
 use wattfarm_cost::{Measurement, Subject};
 
 /// After what names the layer or network, the same for all.
-const MEASURED: [&str; 24] = [
+const MEASURED: [&str; 25] = [
     "runtime_ms",
     "runtime_ms_low",
     "runtime_ms_high",
@@ -31,6 +31,7 @@ const MEASURED: [&str; 24] = [
     "seconds",
     "memory_format",
     "subject_hash",
+    "disturbed",
 ];
 
 /// The headings of the file that this subject's measurements go to.
@@ -114,6 +115,7 @@ fn measured(measurement: &Measurement, slug: &str) -> [String; MEASURED.len()] {
         conditions.seconds.to_string(),
         cell(memory_format),
         measurement.subject.hash().to_string(),
+        runtime.disturbed.to_string(),
     ]
 }
 
@@ -122,7 +124,7 @@ fn cell(value: Option<impl ToString>) -> String {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use uuid::Uuid;
     use wattfarm_cost::id::{AgentId, JobId, LeaseNumber};
     use wattfarm_cost::measurement::{Conditions, Reading, Recipe, Runtime};
@@ -130,7 +132,8 @@ mod tests {
 
     use super::*;
 
-    fn measurement(subject: Subject) -> Measurement {
+    /// A measurement to write.
+    pub(crate) fn measurement(subject: Subject) -> Measurement {
         Measurement {
             sequence: 7,
             job: JobId(Uuid::from_u128(1)),
@@ -146,6 +149,7 @@ mod tests {
                     high_ms: 1.75,
                     repetitions: 3,
                     warmup: 2,
+                    disturbed: 0,
                     samples_ms: vec![1.25, 1.5, 1.75],
                 },
                 power: None,
@@ -176,7 +180,7 @@ mod tests {
         groups,bias,activation,dtype,runtime_ms,runtime_ms_low,runtime_ms_high,repetitions,
         power_w,energy_mj,platform,agent,job,sequence,recipe,measured_at_ms,
         warmup,idle_w,power_sensor,clock_mhz,temperature_c,throttle_reasons,host,driver,
-        agent_version,seconds,memory_format,subject_hash
+        agent_version,seconds,memory_format,subject_hash,disturbed
         ");
     }
 
@@ -186,7 +190,7 @@ mod tests {
         kind,batch,in_features,out_features,bias,activation,dtype,runtime_ms,
         runtime_ms_low,runtime_ms_high,repetitions,power_w,energy_mj,platform,agent,job,
         sequence,recipe,measured_at_ms,warmup,idle_w,power_sensor,clock_mhz,temperature_c,
-        throttle_reasons,host,driver,agent_version,seconds,memory_format,subject_hash
+        throttle_reasons,host,driver,agent_version,seconds,memory_format,subject_hash,disturbed
         ");
     }
 
@@ -197,7 +201,7 @@ mod tests {
         stride_w,pad_top,pad_bottom,pad_left,pad_right,ceil_mode,dtype,runtime_ms,
         runtime_ms_low,runtime_ms_high,repetitions,power_w,energy_mj,platform,agent,job,
         sequence,recipe,measured_at_ms,warmup,idle_w,power_sensor,clock_mhz,temperature_c,
-        throttle_reasons,host,driver,agent_version,seconds,memory_format,subject_hash
+        throttle_reasons,host,driver,agent_version,seconds,memory_format,subject_hash,disturbed
         ");
     }
 

@@ -187,3 +187,87 @@ fn write_line(file: &mut NewFile, value: &impl Serialize) -> anyhow::Result<()> 
     serde_json::to_writer(&mut *file, value)?;
     Ok(file.write_all(b"\n")?)
 }
+
+#[cfg(test)]
+mod tests {
+    use wattfarm_cost::Kind;
+    use wattfarm_cost::network::zoo;
+    use wattfarm_cost::platform::Device;
+
+    use super::columns::tests::measurement;
+    use super::*;
+
+    fn names() -> PlatformNames {
+        let cpu = Device::Cpu {
+            model: "test".to_owned(),
+            threads: 1,
+            instruction_set: "AVX2".to_owned(),
+        };
+        let platform = Platform {
+            device: cpu,
+            libtorch: "2.11.0".to_owned(),
+        };
+        PlatformNames {
+            slug: "test-cpu".to_owned(),
+            hash: platform.hash(),
+            platform,
+        }
+    }
+
+    /// Writes a measured layer and a measured network; returns the files by name.
+    fn export(encoding: Encoding) -> BTreeMap<String, String> {
+        let folder = tempfile::tempdir().expect("a folder");
+        let mut files = Folder::new(folder.path(), encoding);
+        files.introduce(names()).expect("written");
+        let network = zoo::build("resnet18", None, wattfarm_cost::Dtype::F32).expect("built in");
+        for subject in [
+            Subject::Layer(Kind::Linear.example()),
+            Subject::Network(network),
+        ] {
+            let measurement = Measurement {
+                platform: names().hash,
+                ..measurement(subject)
+            };
+            files.add(&measurement).expect("written");
+        }
+        assert_eq!(files.finish().expect("in place"), (2, 3));
+        let entries = fs::read_dir(folder.path())
+            .expect("readable")
+            .map(|entry| entry.expect("readable").path());
+        let file = |path: PathBuf| {
+            let name = path
+                .file_name()
+                .expect("has a name")
+                .to_string_lossy()
+                .into_owned();
+            (name, fs::read_to_string(path).expect("text"))
+        };
+        entries.map(file).collect()
+    }
+
+    #[test]
+    fn csv_has_a_file_a_kind() {
+        let files = export(Encoding::Csv);
+        assert_eq!(
+            files.keys().collect::<Vec<_>>(),
+            ["linear.csv", "networks.csv", "platforms.ndjson"]
+        );
+        let row = files["linear.csv"].lines().nth(1).expect("a row");
+        assert!(
+            row.starts_with("linear,1,64,32,0,none,f32,1.5,1.25,1.75,3,,,test-cpu,"),
+            "{row}"
+        );
+    }
+
+    #[test]
+    fn ndjson_holds_whole_measurements() {
+        let files = export(Encoding::Ndjson);
+        assert_eq!(
+            files.keys().collect::<Vec<_>>(),
+            ["linear.ndjson", "networks.ndjson", "platforms.ndjson"]
+        );
+        let found: Measurement =
+            serde_json::from_str(&files["linear.ndjson"]).expect("one measurement");
+        assert_eq!(found.reading.runtime.samples_ms, [1.25, 1.5, 1.75]);
+    }
+}

@@ -18,7 +18,7 @@ use crate::render::table::{Column, table};
 pub(super) use html::html;
 
 /// The network whose layers the text shows, if it is among them.
-const SHOWN: &str = "resnet18";
+const SHOWN: &str = "googlenet";
 /// How many of its layers: the costliest.
 const SHOWN_LAYERS: usize = 12;
 

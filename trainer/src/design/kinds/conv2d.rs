@@ -49,7 +49,9 @@ const STRATA: [(f64, Stratum); 11] = [
 pub(super) fn conv2d(draw: &mut Draw) -> Conv2d {
     let stratum = draw.stratum(&STRATA);
     let mut conv = match stratum {
-        Stratum::Pointwise => Conv2d { ..inner(draw, 1, 4, 112) },
+        Stratum::Pointwise => Conv2d {
+            ..inner(draw, 1, 4, 112)
+        },
         Stratum::Plain => inner(draw, 3, 4, 230),
         Stratum::Halving => halving(inner(draw, 3, 7, 230)),
         Stratum::Depthwise => depthwise(draw),
@@ -99,14 +101,21 @@ fn square(extent: u64, in_channels: u64, out_channels: u64, kernel: u64) -> Conv
 
 /// Pads so that stride 1 keeps the image's size.
 fn same(mut conv: Conv2d) -> Conv2d {
-    let (rows, columns) = ((conv.kernel_h - 1) * conv.dilation_h, (conv.kernel_w - 1) * conv.dilation_w);
+    let (rows, columns) = (
+        (conv.kernel_h - 1) * conv.dilation_h,
+        (conv.kernel_w - 1) * conv.dilation_w,
+    );
     (conv.pad_top, conv.pad_bottom) = (rows / 2, rows.div_ceil(2));
     (conv.pad_left, conv.pad_right) = (columns / 2, columns.div_ceil(2));
     conv
 }
 
 fn halving(conv: Conv2d) -> Conv2d {
-    Conv2d { stride_h: 2, stride_w: 2, ..conv }
+    Conv2d {
+        stride_h: 2,
+        stride_w: 2,
+        ..conv
+    }
 }
 
 /// A layer inside a network: an image of `low` to `high` rows with the channels that go with it, most often padded.
@@ -115,26 +124,58 @@ fn inner(draw: &mut Draw, kernel: u64, low: u64, high: u64) -> Conv2d {
     let in_channels = draw.channels(8, channels_max(extent));
     let out_channels = draw.channels(8, channels_max(extent));
     let conv = square(extent, in_channels, out_channels, kernel);
-    if extent > kernel && draw.chance(0.1) { conv } else { same(conv) }
+    if extent > kernel && draw.chance(0.1) {
+        conv
+    } else {
+        same(conv)
+    }
 }
 
 fn depthwise(draw: &mut Draw) -> Conv2d {
     let extent = draw.extent(4, 150);
     let channels = draw.channels(8, channels_max(extent));
     let kernel = draw.one_of(&[3, 3, 3, 3, 3, 5, 5, 7]);
-    let conv = same(Conv2d { groups: channels, ..square(extent, channels, channels, kernel) });
-    if draw.chance(0.25) { halving(conv) } else { conv }
+    let conv = same(Conv2d {
+        groups: channels,
+        ..square(extent, channels, channels, kernel)
+    });
+    if draw.chance(0.25) {
+        halving(conv)
+    } else {
+        conv
+    }
 }
 
 fn stem(draw: &mut Draw) -> Conv2d {
-    let extent = if draw.chance(0.5) { draw.one_of(&[224, 224, 225, 227, 230, 231, 299]) } else { draw.size(96, 320) };
+    let extent = if draw.chance(0.5) {
+        draw.one_of(&[224, 224, 225, 227, 230, 231, 299])
+    } else {
+        draw.size(96, 320)
+    };
     let out_channels = draw.channels(16, 96);
-    let (kernel, stride) = draw.one_of(&[(3, 1), (3, 2), (3, 2), (5, 2), (7, 2), (7, 2), (11, 4), (4, 4), (16, 16)]);
+    let (kernel, stride) = draw.one_of(&[
+        (3, 1),
+        (3, 2),
+        (3, 2),
+        (5, 2),
+        (7, 2),
+        (7, 2),
+        (11, 4),
+        (4, 4),
+        (16, 16),
+    ]);
     let in_channels = draw.one_of(&[3, 3, 3, 3, 1, 4]);
-    let conv = Conv2d { stride_h: stride, stride_w: stride, ..square(extent, in_channels, out_channels, kernel) };
+    let conv = Conv2d {
+        stride_h: stride,
+        stride_w: stride,
+        ..square(extent, in_channels, out_channels, kernel)
+    };
     // Patches of vision transformers don't overlap, and have as many channels as the whole network.
     match kernel == stride {
-        true => Conv2d { out_channels: out_channels * 8, ..conv },
+        true => Conv2d {
+            out_channels: out_channels * 8,
+            ..conv
+        },
         false if draw.chance(0.3) => conv,
         false => same(conv),
     }
@@ -145,12 +186,20 @@ fn rectangular(draw: &mut Draw) -> Conv2d {
     let in_channels = draw.channels(32, channels_max(extent).min(1024));
     let out_channels = draw.channels(32, channels_max(extent).min(1024));
     let (kernel_h, kernel_w) = draw.one_of(&[(1, 7), (7, 1), (1, 3), (3, 1)]);
-    same(Conv2d { kernel_h, kernel_w, ..square(extent, in_channels, out_channels, 1) })
+    same(Conv2d {
+        kernel_h,
+        kernel_w,
+        ..square(extent, in_channels, out_channels, 1)
+    })
 }
 
 fn excitation(draw: &mut Draw) -> Conv2d {
     let (wide, narrow) = (draw.channels(16, 2048), draw.channels(4, 128));
-    let (from, to) = if draw.chance(0.5) { (wide, narrow) } else { (narrow, wide) };
+    let (from, to) = if draw.chance(0.5) {
+        (wide, narrow)
+    } else {
+        (narrow, wide)
+    };
     square(1, from, to, 1)
 }
 
@@ -168,8 +217,15 @@ fn grouped(draw: &mut Draw) -> Conv2d {
     let in_channels = groups * draw.size(2, width_max);
     let out_channels = groups * draw.size(2, width_max);
     let kernel = draw.one_of(&[1, 3, 3, 5]);
-    let conv = same(Conv2d { groups, ..square(extent, in_channels, out_channels, kernel) });
-    if draw.chance(0.2) { halving(conv) } else { conv }
+    let conv = same(Conv2d {
+        groups,
+        ..square(extent, in_channels, out_channels, kernel)
+    });
+    if draw.chance(0.2) {
+        halving(conv)
+    } else {
+        conv
+    }
 }
 
 fn odd(draw: &mut Draw) -> Conv2d {

@@ -28,13 +28,25 @@ const BYTES_FREE: f64 = 5e7;
 /// The layer at a place; `None` if it is beyond the limits, or thinned out for its cost.
 pub(super) fn layer(kind: Kind, dtype: Dtype, draw: &mut Draw) -> Option<Layer> {
     let layer = Layer::new(op(kind, draw), dtype, MemoryFormat::Contiguous).ok()?;
-    let shapes = [layer.input_shapes(), layer.parameter_shapes(), vec![layer.output_shape()]].concat();
-    let largest = shapes.iter().map(|shape| shape.iter().product::<u64>()).max().unwrap_or(0) * dtype.bytes();
+    let shapes = [
+        layer.input_shapes(),
+        layer.parameter_shapes(),
+        vec![layer.output_shape()],
+    ]
+    .concat();
+    let largest = shapes
+        .iter()
+        .map(|shape| shape.iter().product::<u64>())
+        .max()
+        .unwrap_or(0)
+        * dtype.bytes();
     let work = layer.work();
     if work.flops > FLOPS_MAX || largest > TENSOR_BYTES_MAX {
         return None;
     }
-    let excess = (work.flops as f64 / FLOPS_FREE).max(work.bytes() as f64 / BYTES_FREE).max(1.0);
+    let excess = (work.flops as f64 / FLOPS_FREE)
+        .max(work.bytes() as f64 / BYTES_FREE)
+        .max(1.0);
     draw.chance(1.0 / excess.sqrt()).then_some(layer)
 }
 

@@ -19,12 +19,20 @@ enum Other {
 }
 
 pub(super) fn sum(draw: &mut Draw) -> Binary {
-    let other = draw.stratum(&[(8.0, Other::Alike), (1.5, Other::PerItem), (0.5, Other::Constant)]);
+    let other = draw.stratum(&[
+        (8.0, Other::Alike),
+        (1.5, Other::PerItem),
+        (0.5, Other::Constant),
+    ]);
     binary(draw, other)
 }
 
 pub(super) fn product(draw: &mut Draw) -> Binary {
-    let other = draw.stratum(&[(7.0, Other::PerChannel), (2.0, Other::Alike), (1.0, Other::Constant)]);
+    let other = draw.stratum(&[
+        (7.0, Other::PerChannel),
+        (2.0, Other::Alike),
+        (1.0, Other::Constant),
+    ]);
     binary(draw, other)
 }
 
@@ -39,7 +47,14 @@ fn binary(draw: &mut Draw, other: Other) -> Binary {
         Other::PerItem => (1, inner),
         Other::Constant => (1, 1),
     };
-    Binary { batch, channels, inner, other_batch, other_channels: channels, other_inner }
+    Binary {
+        batch,
+        channels,
+        inner,
+        other_batch,
+        other_channels: channels,
+        other_inner,
+    }
 }
 
 /// What is joined.
@@ -56,7 +71,12 @@ enum Joined {
 }
 
 pub(super) fn concat(draw: &mut Draw) -> Concat {
-    let strata = [(4.0, Joined::Growth), (3.0, Joined::Branches), (3.0, Joined::Halves), (0.5, Joined::Token)];
+    let strata = [
+        (4.0, Joined::Growth),
+        (3.0, Joined::Branches),
+        (3.0, Joined::Halves),
+        (0.5, Joined::Token),
+    ];
     let joined = draw.stratum(&strata);
     let extent = draw.extent(7, 56);
     let (in_channels, inner) = match joined {
@@ -64,20 +84,34 @@ pub(super) fn concat(draw: &mut Draw) -> Concat {
             let layers = draw.size(1, 30) as usize;
             let growth = draw.one_of(&[12, 24, 32, 32, 32, 40, 48]);
             let input = draw.channels(32, 512);
-            ([vec![input], vec![growth; layers]].concat(), extent * extent)
+            (
+                [vec![input], vec![growth; layers]].concat(),
+                extent * extent,
+            )
         }
         Joined::Branches => {
             let branches = 3 + (draw.unit() * 4.0) as usize;
-            ((0..branches).map(|_| draw.channels(16, 448)).collect(), extent * extent)
+            (
+                (0..branches).map(|_| draw.channels(16, 448)).collect(),
+                extent * extent,
+            )
         }
         Joined::Halves => {
             let half = draw.channels(16, channels_max(extent) / 2);
-            let other = if draw.chance(0.7) { half } else { draw.channels(16, channels_max(extent) / 2) };
+            let other = if draw.chance(0.7) {
+                half
+            } else {
+                draw.channels(16, channels_max(extent) / 2)
+            };
             (vec![half, other], extent * extent)
         }
         Joined::Token => (vec![1, extent * extent], draw.channels(64, 1280)),
     };
-    Concat { batch: draw.batch(), in_channels, inner }
+    Concat {
+        batch: draw.batch(),
+        in_channels,
+        inner,
+    }
 }
 
 /// Which axes change places, and why.
@@ -94,30 +128,60 @@ enum Layout {
 }
 
 pub(super) fn permute(draw: &mut Draw) -> Permute {
-    let strata = [(2.0, Layout::Projections), (2.0, Layout::Heads), (2.0, Layout::Patches), (2.0, Layout::Shuffle)];
+    let strata = [
+        (2.0, Layout::Projections),
+        (2.0, Layout::Heads),
+        (2.0, Layout::Patches),
+        (2.0, Layout::Shuffle),
+    ];
     let layout = draw.stratum(&strata);
     let batch = draw.batch();
     let (shape, order): (Vec<u64>, &[u64]) = match layout {
         Layout::Projections => {
             let (tokens, heads) = (draw.size(49, 577), draw.size(1, 16));
-            (vec![batch, tokens, 3, heads, draw.one_of(&[32, 64, 64, 128])], &[2, 0, 3, 1, 4])
+            (
+                vec![batch, tokens, 3, heads, draw.one_of(&[32, 64, 64, 128])],
+                &[2, 0, 3, 1, 4],
+            )
         }
         Layout::Heads => {
             let (tokens, heads) = (draw.size(49, 577), draw.size(2, 16));
-            let (first, second) = if draw.chance(0.5) { (heads, tokens) } else { (tokens, heads) };
-            (vec![batch, first, second, draw.one_of(&[32, 64, 64, 128])], &[0, 2, 1, 3])
+            let (first, second) = if draw.chance(0.5) {
+                (heads, tokens)
+            } else {
+                (tokens, heads)
+            };
+            (
+                vec![batch, first, second, draw.one_of(&[32, 64, 64, 128])],
+                &[0, 2, 1, 3],
+            )
         }
         Layout::Patches => {
             let extent = draw.extent(7, 112);
             let channels = draw.channels(16, channels_max(extent));
-            let (first, second) = if draw.chance(0.7) { (channels, extent * extent) } else { (extent * extent, channels) };
+            let (first, second) = if draw.chance(0.7) {
+                (channels, extent * extent)
+            } else {
+                (extent * extent, channels)
+            };
             (vec![batch, first, second], &[0, 2, 1])
         }
         Layout::Shuffle => {
             let extent = draw.extent(7, 56);
             let groups = draw.one_of(&[2, 2, 3, 4, 8]);
-            (vec![batch, groups, draw.size(8, (channels_max(extent) / groups).max(16)), extent * extent], &[0, 2, 1, 3])
+            (
+                vec![
+                    batch,
+                    groups,
+                    draw.size(8, (channels_max(extent) / groups).max(16)),
+                    extent * extent,
+                ],
+                &[0, 2, 1, 3],
+            )
         }
     };
-    Permute { shape, order: order.to_vec() }
+    Permute {
+        shape,
+        order: order.to_vec(),
+    }
 }

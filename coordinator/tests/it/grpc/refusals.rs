@@ -1,0 +1,256 @@
+//! What is wrong is refused with a code, a reason or the field, and changes nothing.
+
+use std::time::Duration;
+
+use tonic::{Code, Status};
+use wattfarm_proto::connect::Connection;
+use wattfarm_proto::error::reason;
+use wattfarm_proto::v1;
+use wattfarm_proto::v1::report_results_request::Report;
+use wattfarm_proto::v1::report_results_request::report::Outcome;
+use wattfarm_proto::v1::report_results_response::Acknowledgement;
+
+use super::{Farm, answer, field};
+use crate::world::{layer, reading, uuid};
+
+/// What a client branches on.
+fn refused(status: Status) -> (Code, String) {
+    (status.code(), reason(&status))
+}
+
+fn expect(code: Code, reason: &str) -> (Code, String) {
+    (code, reason.to_owned())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn strangers_are_refused() {
+    let farm = Farm::start().await;
+    let agent = farm.agent(1).await;
+    let expired = farm.token(1).await;
+    tokio::time::sleep(Duration::from_millis(1100)).await;
+    let unknown = farm.enroll("no token", 9).await.expect_err("unknown");
+    assert_eq!(
+        refused(unknown),
+        expect(Code::Unauthenticated, "TOKEN_UNKNOWN")
+    );
+    let expired = farm.enroll(&expired, 9).await.expect_err("expired");
+    assert_eq!(
+        refused(expired),
+        expect(Code::Unauthenticated, "TOKEN_EXPIRED")
+    );
+    let used = farm.enroll(&agent.token, 9).await.expect_err("used");
+    assert_eq!(refused(used), expect(Code::PermissionDenied, "TOKEN_USED"));
+    for stranger in [None, Some("ff".repeat(32))] {
+        let stranger = Connection::open(&farm.address, stranger.as_deref())
+            .await
+            .expect("connects");
+        let no = stranger
+            .agents()
+            .lease_jobs(v1::LeaseJobsRequest {
+                max_jobs: 1,
+                wait_ms: 0,
+                held: vec![],
+            })
+            .await;
+        assert_eq!(
+            refused(no.expect_err("a stranger")),
+            expect(Code::Unauthenticated, "CREDENTIAL_UNKNOWN")
+        );
+        let no = stranger.farm().list_agents(v1::ListAgentsRequest {}).await;
+        assert_eq!(
+            refused(no.expect_err("a stranger")),
+            expect(Code::Unauthenticated, "CREDENTIAL_UNKNOWN")
+        );
+        let no = stranger
+            .trainer()
+            .watch_campaigns(v1::WatchCampaignsRequest {})
+            .await;
+        assert_eq!(
+            refused(no.expect_err("a stranger")),
+            expect(Code::Unauthenticated, "CREDENTIAL_UNKNOWN")
+        );
+    }
+    farm.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn bad_reports_are_refused_whole() {
+    let farm = Farm::start().await;
+    let agent = farm.agent(1).await;
+    farm.propose_linear(2).await;
+    let lease = agent.lease(0).await.remove(0);
+    let forged = Report {
+        lease: 99,
+        ..answer(&lease)
+    };
+    let forged = agent.report(vec![forged]).await.expect_err("forged");
+    assert_eq!(
+        refused(forged),
+        expect(Code::PermissionDenied, "LEASE_FORGED")
+    );
+    let unknown = Report {
+        job_id: uuid(5).to_string(),
+        ..answer(&lease)
+    };
+    let unknown = agent.report(vec![unknown]).await.expect_err("unknown");
+    assert_eq!(refused(unknown), expect(Code::NotFound, "JOB_UNKNOWN"));
+    let spoil = |spoil: fn(&mut v1::Reading)| {
+        let mut reading = v1::Reading::from(&reading(1.0));
+        spoil(&mut reading);
+        Report {
+            outcome: Some(Outcome::Reading(reading)),
+            ..answer(&lease)
+        }
+    };
+    let nan = spoil(|reading| reading.runtime.as_mut().expect("there").median_ms = f64::NAN);
+    let negative = spoil(|reading| reading.runtime.as_mut().expect("there").median_ms = -1.0);
+    let power = spoil(|reading| {
+        let sensor = "s".to_owned();
+        reading.power = Some(v1::reading::Power {
+            mean_w: -3.0,
+            idle_w: None,
+            sensor,
+            window_s: 1.0,
+        });
+    });
+    let empty = Report {
+        outcome: None,
+        ..answer(&lease)
+    };
+    let cases = [
+        (nan, "reports[1].reading.runtime.median_ms"),
+        (negative, "reports[1].reading.runtime.median_ms"),
+        (power, "reports[1].reading.power.mean_w"),
+        (empty, "reports[1].outcome"),
+    ];
+    for (bad, path) in cases {
+        let status = agent
+            .report(vec![answer(&lease), bad])
+            .await
+            .expect_err("a bad report");
+        assert_eq!(
+            (status.code(), field(&status).as_str()),
+            (Code::InvalidArgument, path)
+        );
+    }
+    let many = agent
+        .report(vec![answer(&lease); 65])
+        .await
+        .expect_err("too many");
+    assert_eq!(
+        (many.code(), field(&many).as_str()),
+        (Code::InvalidArgument, "reports")
+    );
+
+    // None of it changed anything; then the good report is taken, and known when it comes again.
+    assert_eq!(
+        agent.report(vec![answer(&lease)]).await.expect("its own"),
+        [Acknowledgement::Taken]
+    );
+    assert_eq!(
+        agent.report(vec![answer(&lease)]).await.expect("its own"),
+        [Acknowledgement::Known]
+    );
+    let agents = farm
+        .operator
+        .farm()
+        .list_agents(v1::ListAgentsRequest {})
+        .await
+        .expect("the key")
+        .into_inner()
+        .agents;
+    assert_eq!(
+        agents
+            .iter()
+            .map(|agent| agent.measurements)
+            .collect::<Vec<_>>(),
+        [1]
+    );
+    farm.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn bad_requests_name_their_field() {
+    let farm = Farm::start().await;
+    farm.agent(1).await;
+    farm.campaign(|_| ()).await.expect("a good request");
+    let unknown = farm
+        .campaign(|campaign| campaign.platform = "abacus".to_owned())
+        .await
+        .expect_err("unknown");
+    assert_eq!(refused(unknown), expect(Code::NotFound, "PLATFORM_UNKNOWN"));
+    let differs = farm
+        .campaign(|campaign| campaign.target_error = None)
+        .await
+        .expect_err("another");
+    assert_eq!(
+        refused(differs),
+        expect(Code::AlreadyExists, "CAMPAIGN_DIFFERS")
+    );
+    type Spoil = fn(&mut v1::CampaignRequest);
+    let cases: [(Spoil, &str); 6] = [
+        (
+            |campaign| campaign.kinds = vec!["conv4d".to_owned()],
+            "campaign.kinds[0]",
+        ),
+        (
+            |campaign| campaign.excluded_layers = vec!["beef".to_owned()],
+            "campaign.excluded_layers[0]",
+        ),
+        (
+            |campaign| campaign.target_error = Some(f64::NAN),
+            "campaign.target_error",
+        ),
+        (
+            |campaign| campaign.target_error = Some(0.0),
+            "campaign.target_error",
+        ),
+        (|campaign| campaign.budget = None, "campaign.budget"),
+        (
+            |campaign| campaign.campaign_id = "mine".to_owned(),
+            "campaign.campaign_id",
+        ),
+    ];
+    for (spoil, path) in cases {
+        let status = farm.campaign(spoil).await.expect_err("a bad request");
+        assert_eq!(
+            (status.code(), field(&status).as_str()),
+            (Code::InvalidArgument, path)
+        );
+    }
+    farm.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn bad_proposals_name_their_field() {
+    let farm = Farm::start().await;
+    farm.agent(1).await;
+    farm.propose_linear(1).await;
+    let mut impossible = v1::Layer::from(&layer(0));
+    impossible.fields[1].value = Some(v1::layer::field::Value::Size(0));
+    let status = farm
+        .propose(vec![(&layer(5)).into(), impossible])
+        .await
+        .expect_err("impossible");
+    assert_eq!(
+        (status.code(), field(&status).as_str()),
+        (Code::InvalidArgument, "layers[1].in_features")
+    );
+    let status = farm
+        .propose(vec![(&layer(5)).into(); 1025])
+        .await
+        .expect_err("too many");
+    assert_eq!(
+        (status.code(), field(&status).as_str()),
+        (Code::InvalidArgument, "layers")
+    );
+    let request = v1::WatchMeasurementsRequest { after_sequence: 10 };
+    let ahead = farm
+        .operator
+        .trainer()
+        .watch_measurements(request)
+        .await
+        .expect_err("ahead");
+    assert_eq!(refused(ahead), expect(Code::OutOfRange, "CURSOR_AHEAD"));
+    farm.stop().await;
+}
