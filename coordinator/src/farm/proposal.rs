@@ -4,6 +4,7 @@ use wattfarm_cost::id::{CampaignId, JobId};
 use wattfarm_cost::measurement::Recipe;
 use wattfarm_cost::{Layer, Subject};
 
+use super::campaign::Budget;
 use super::job::{Job, Share, State, Task};
 use super::{Event, Farm, Refusal, Timestamp};
 
@@ -29,6 +30,8 @@ pub struct Proposed {
     pub already_measured: u32,
     /// Layers that the campaign doesn't want.
     pub excluded: u32,
+    /// Layers that its budget of jobs has no room for.
+    pub over_budget: u32,
 }
 
 impl Event for ProposeLayers {
@@ -64,13 +67,8 @@ impl Event for ProposeLayers {
             .map(|(fresh, layer)| (fresh, task(layer)))
             .collect();
 
-        let adds = |task: &Task| {
-            farm.jobs
-                .find(&task.key())
-                .is_none_or(|job| opens(job) || is_news(job, id))
-        };
-        let outstanding = farm.jobs.tally(id).outstanding
-            + tasks.iter().filter(|(_, task)| adds(task)).count() as u64;
+        let added = tasks.iter().filter(|(_, task)| adds(farm, task, id));
+        let outstanding = farm.jobs.tally(id).outstanding + added.count() as u64;
         if outstanding > OUTSTANDING_MAX {
             return Err(Refusal::QueueFull {
                 campaign: id,
@@ -82,7 +80,15 @@ impl Event for ProposeLayers {
             excluded: (proposed - tasks.len()) as u32,
             ..Proposed::default()
         };
+        let mut room = campaign_room(farm, id);
         for (fresh, task) in tasks {
+            if adds(farm, &task, id) {
+                if room == 0 {
+                    reply.over_budget += 1;
+                    continue;
+                }
+                room -= 1;
+            }
             if farm.share(now, id, fresh, task) {
                 reply.queued += 1
             } else {
@@ -119,6 +125,25 @@ impl Farm {
         }
         waits
     }
+}
+
+/// Jobs that a campaign's budget has room for, beside those that it waits for.
+fn campaign_room(farm: &Farm, id: CampaignId) -> u64 {
+    let tally = farm.jobs.tally(id);
+    match farm
+        .campaigns
+        .get(&id)
+        .map(|campaign| campaign.request.budget)
+    {
+        Some(Budget::Jobs(jobs)) => jobs.saturating_sub(tally.spent() + tally.outstanding),
+        Some(Budget::Seconds(_)) | None => u64::MAX,
+    }
+}
+
+/// Whether a campaign would have one more job to wait for.
+fn adds(farm: &Farm, task: &Task, campaign: CampaignId) -> bool {
+    let known = farm.jobs.find(&task.key());
+    known.is_none_or(|job| opens(job) || is_news(job, campaign))
 }
 
 /// Whether a wish opens the job again: what was withdrawn was never answered.

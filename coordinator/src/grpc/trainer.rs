@@ -116,6 +116,7 @@ impl TrainerService for Trainer {
         Ok(Response::new(v1::ProposeLayersResponse {
             queued: proposed.queued,
             already_measured: proposed.already_measured,
+            over_budget: proposed.over_budget,
             excluded: proposed.excluded,
         }))
     }

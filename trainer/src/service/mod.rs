@@ -136,8 +136,9 @@ async fn propose(connection: &Connection, campaign: CampaignId, layers: &[Layer]
                 queued,
                 already_measured,
                 excluded,
+                over_budget,
             } = answer.into_inner();
-            tracing::debug!(%campaign, layers = layers.len(), queued, already_measured, excluded, "proposed");
+            tracing::debug!(%campaign, layers = layers.len(), queued, already_measured, excluded, over_budget, "proposed");
             Proposal::Taken {
                 queued: queued.into(),
             }
