@@ -46,8 +46,9 @@ test: setup ## runs all tests
 	@[ -d ../shared ] || echo 'NOTE: ../shared is not there, so tests against published measurements are skipped' >&2
 	cargo build --workspace
 	cargo test --workspace
-	@[ target/python -nt python/requirements-test.txt ] || { rm -rf target/python && \
-		python3 -m pip install --quiet --target target/python -r python/requirements-test.txt; }
+	@cmp --silent python/requirements-test.txt target/python/installed.txt || { rm -rf target/python && \
+		python3 -m pip install --quiet --target target/python -r python/requirements-test.txt && \
+		cp python/requirements-test.txt target/python/installed.txt; }
 	PYTHONPATH=target/python WATTFARM_BINARIES=$(TARGET)/debug python3 python/tests/test_protocol.py
 
 check: setup ## checks format and lints

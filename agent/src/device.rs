@@ -65,19 +65,20 @@ pub fn pin(cores: &[usize]) -> std::io::Result<()> {
     Ok(())
 }
 
-/// Bytes that can be allocated without swapping, as the kernel estimates.
-pub fn available_memory() -> anyhow::Result<u64> {
-    let text = fs::read_to_string("/proc/meminfo").context("read /proc/meminfo")?;
-    let kib = text.lines().find_map(|line| {
-        line.strip_prefix("MemAvailable:")?
-            .trim()
-            .strip_suffix(" kB")
-    });
-    let kib: u64 = kib
-        .context("find MemAvailable in /proc/meminfo")?
-        .parse()
-        .context("parse MemAvailable")?;
-    Ok(kib * 1024)
+/// Bytes of memory that jobs may use: of all that there is, and of what can be allocated at the moment without swapping.
+/// A fifth stays for others.
+pub fn memory() -> anyhow::Result<executor::Memory> {
+    let limit = meminfo("MemTotal:").context("find MemTotal in /proc/meminfo")? / 5 * 4;
+    let available = || meminfo("MemAvailable:").map_or(u64::MAX, |bytes| bytes / 5 * 4);
+    Ok(executor::Memory { limit, available })
+}
+
+/// A line of /proc/meminfo, in bytes.
+fn meminfo(name: &str) -> Option<u64> {
+    let text = fs::read_to_string("/proc/meminfo").ok()?;
+    let mut lines = text.lines();
+    let kib = lines.find_map(|line| line.strip_prefix(name)?.trim().strip_suffix(" kB"))?;
+    Some(kib.parse::<u64>().ok()? * 1024)
 }
 
 /// The box's name for itself.

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, mpsc};
 use std::thread;
+use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
 use clap::{Parser, Subcommand, ValueEnum};
@@ -29,7 +30,11 @@ struct Args {
     #[arg(long, env = "WATTFARM_TOKEN", hide_env_values = true)]
     token: Option<String>,
     /// The folder that holds this agent's identity.
-    #[arg(long, env = "WATTFARM_AGENT_STATE", default_value = "wattfarm-agent")]
+    #[arg(
+        long,
+        env = "WATTFARM_AGENT_STATE",
+        default_value = "wattfarm-agent-state"
+    )]
     state: PathBuf,
     /// What to measure. GPUs are not measured yet: `auto` is the CPU.
     #[arg(long, env = "WATTFARM_DEVICE", default_value = "auto")]
@@ -40,6 +45,7 @@ struct Args {
     /// A name for people; the host's by default.
     #[arg(long)]
     name: Option<String>,
+    /// How the log on stderr is written.
     #[arg(long, default_value = "text")]
     log_format: LogFormat,
     #[command(subcommand)]
@@ -76,7 +82,9 @@ fn main() -> anyhow::Result<()> {
     executor::prepare_process();
     let args = Args::parse();
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
+    let colours = std::io::IsTerminal::is_terminal(&std::io::stderr());
     let log = tracing_subscriber::fmt()
+        .with_ansi(colours)
         .with_writer(std::io::stderr)
         .with_env_filter(filter);
     match args.log_format {
@@ -101,6 +109,7 @@ fn work(args: &Args, cores: &Cores) -> anyhow::Result<()> {
         "measures this CPU"
     );
     let stopping = Arc::new(AtomicBool::new(false));
+    let memory = device::memory()?;
     let (jobs, job_queue) = mpsc::sync_channel(1);
     let (result_queue, results) = tokio::sync::mpsc::channel(64);
     let measuring = thread::Builder::new().name("measuring".to_owned()).spawn({
@@ -109,7 +118,7 @@ fn work(args: &Args, cores: &Cores) -> anyhow::Result<()> {
             if let Err(error) = device::pin(&[core]) {
                 tracing::warn!(core, %error, "could not pin the measuring thread");
             }
-            worker::measuring_thread(&job_queue, &result_queue, &stopping);
+            worker::measuring_thread(memory, &job_queue, &result_queue, &stopping);
         }
     });
     let measuring = measuring.context("start the measuring thread")?;
@@ -139,8 +148,12 @@ fn work(args: &Args, cores: &Cores) -> anyhow::Result<()> {
         tracing::info!(agent.id = %identity.agent, "ready");
         worker::run(connection, jobs, results, stopping, stop).await
     });
-    // After an error the thread may still be busy; it ends with the process.
-    if done.is_ok() && measuring.join().is_err() {
+    // A call of a large network can take longer than anybody waits for an agent to end: it ends with the process then.
+    let patience = Instant::now() + Duration::from_secs(2);
+    while done.is_ok() && !measuring.is_finished() && Instant::now() < patience {
+        thread::sleep(Duration::from_millis(10));
+    }
+    if measuring.is_finished() && measuring.join().is_err() {
         anyhow::bail!("the measuring thread panicked");
     }
     done
@@ -153,7 +166,7 @@ fn print_additivity(networks: &[String], batch: u64, cores: &Cores) -> anyhow::R
         .map(|name| zoo::build(name, Some(batch), Dtype::F32))
         .collect::<Result<_, _>>()?;
     device::pin(&[cores.measuring]).context("pin to the measuring core")?;
-    let executor = Executor::new(|| device::available_memory().unwrap_or(u64::MAX) / 10 * 8);
+    let executor = Executor::new(device::memory()?);
     let (mut scratch, clock) = (Scratch::for_recipes(), Monotonic::start());
     println!(
         "{:28} {:>5} {:>10} {:>10} {:>8} {:>8}",

@@ -90,9 +90,10 @@ impl Exit {
         if let Some(error) = cause.downcast_ref::<NetworkError>() {
             return Some(match error {
                 NetworkError::UnknownName(_) => Self::NotFound,
-                NetworkError::Size(_) | NetworkError::Input(_) | NetworkError::Node { .. } => {
-                    Self::Usage
-                }
+                NetworkError::Size(_)
+                | NetworkError::Name(_)
+                | NetworkError::Input(_)
+                | NetworkError::Node { .. } => Self::Usage,
             });
         }
         // Whoever reads our stdout has seen enough: `wattfarm jobs | head`.

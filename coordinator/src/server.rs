@@ -25,6 +25,9 @@ use crate::writer::Writer;
 /// How long calls under way may take once the coordinator stops.
 const DRAIN: Duration = Duration::from_secs(3);
 
+/// How long callers may take to hear that the store failed.
+const FAREWELL: Duration = Duration::from_secs(1);
+
 /// A unary call that takes longer than this is given up: longer than the longest wait for a job.
 const CALL_TIMEOUT: Duration = Duration::from_secs(30);
 
@@ -95,7 +98,11 @@ impl Server {
         tokio::select! {
             () = signal => self.stop().await,
             end = &mut self.writer_end => {
-                self.transport.abort();
+                // Whoever waits hears why, if it can be told in a moment.
+                self.stop.send_replace(true);
+                if tokio::time::timeout(FAREWELL, &mut self.transport).await.is_err() {
+                    self.transport.abort();
+                }
                 end.context("the writer panicked")?.context("store what was reported")?;
                 bail!("the writer stopped by itself")
             }

@@ -1,6 +1,6 @@
 //! The one writer: owns the farm, stores what changes, and only then answers.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use tokio::sync::{broadcast, mpsc, oneshot};
@@ -28,16 +28,40 @@ type Command = Box<dyn FnOnce(&mut Farm, Timestamp, &mut Vec<Change>) -> Deliver
 /// Gives a reply to whoever waits for it.
 type Delivery = Box<dyn FnOnce() + Send>;
 
-/// The writer has stopped: the coordinator is shutting down, or its disk failed.
+/// Why the writer has stopped.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("the coordinator is shutting down")]
-pub struct Stopped;
+pub enum Stopped {
+    /// It was asked to.
+    #[error("the coordinator is shutting down")]
+    ShuttingDown,
+    /// There was no room for a commit.
+    #[error("the coordinator's store failed: its disk is full")]
+    DiskFull,
+    /// A commit failed.
+    #[error("the coordinator's store failed: its log says why")]
+    StoreFailed,
+}
+
+impl From<&StoreError> for Stopped {
+    fn from(error: &StoreError) -> Self {
+        match error {
+            StoreError::Full(_) => Self::DiskFull,
+            StoreError::InUse(_)
+            | StoreError::Open { .. }
+            | StoreError::Damaged { .. }
+            | StoreError::Disk { .. }
+            | StoreError::Record { .. } => Self::StoreFailed,
+        }
+    }
+}
 
 /// A way to the writer, cheap to clone. The writer stops when the last one is dropped.
 #[derive(Clone)]
 pub struct Writer {
     inbox: mpsc::Sender<Command>,
     signals: broadcast::Sender<Signal>,
+    /// Set before anybody can notice that the writer has stopped.
+    failure: Arc<OnceLock<Stopped>>,
 }
 
 impl Writer {
@@ -52,12 +76,19 @@ impl Writer {
         let (ended, end) = oneshot::channel();
         let runtime = tokio::runtime::Handle::current();
         let feed = signals.clone();
+        let failure = Arc::new(OnceLock::new());
+        let cause = Arc::clone(&failure);
         std::thread::spawn(move || {
-            let end = runtime.block_on(run(farm, store, clock, commands, feed));
+            let end = runtime.block_on(run(farm, store, clock, commands, feed, &cause));
             // Nobody listening means that the process is going down already.
             let _ = ended.send(end);
         });
-        (Self { inbox, signals }, end)
+        let writer = Self {
+            inbox,
+            signals,
+            failure,
+        };
+        (writer, end)
     }
 
     /// Gives an event to the farm. The reply comes when all that it rests on is stored.
@@ -69,8 +100,13 @@ impl Writer {
             // Whoever asked may have gone away; what they asked for is done all the same.
             Box::new(move || drop(reply.send(answer)))
         });
-        self.inbox.send(command).await.map_err(|_| Stopped)?;
-        answer.await.map_err(|_| Stopped)
+        self.inbox.send(command).await.map_err(|_| self.stopped())?;
+        answer.await.map_err(|_| self.stopped())
+    }
+
+    /// Why the writer has stopped, or is about to.
+    pub fn stopped(&self) -> Stopped {
+        self.failure.get().copied().unwrap_or(Stopped::ShuttingDown)
     }
 
     /// Signals from now on. Subscribing before asking means that no change goes unnoticed.
@@ -85,6 +121,7 @@ async fn run(
     clock: Clock,
     mut commands: mpsc::Receiver<Command>,
     feed: broadcast::Sender<Signal>,
+    failure: &OnceLock<Stopped>,
 ) -> Result<(), StoreError> {
     let mut group = Vec::with_capacity(GROUP_MAX);
     loop {
@@ -103,7 +140,9 @@ async fn run(
             .collect();
         // Durable first. A failure ends the writer and with it the process: memory is ahead of the disk.
         if !changes.is_empty() {
-            store.commit(&changes)?;
+            store.commit(&changes).inspect_err(|error| {
+                failure.get_or_init(|| error.into());
+            })?;
         }
         // Visible second.
         deliveries.into_iter().for_each(|deliver| deliver());

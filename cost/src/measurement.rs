@@ -8,6 +8,15 @@ use crate::{Hash, Layer, Network};
 /// Raw samples kept of one measurement, at most.
 pub const SAMPLES_MAX: usize = 4096;
 
+/// The longest call that is believed, in ms: an hour.
+pub const RUNTIME_MS_MAX: f64 = 3.6e6;
+
+/// The longest measuring of one job that is believed, in s: a day.
+pub const SECONDS_MAX: f64 = 86_400.0;
+
+/// The largest power that is believed, in W.
+pub const POWER_W_MAX: f64 = 1e5;
+
 /// What is measured.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -90,15 +99,15 @@ pub struct Runtime {
     pub low_ms: f64,
     /// Upper end of the median's 95 % interval, in ms.
     pub high_ms: f64,
-    /// Calls that were timed.
+    /// Timed calls that the figures are made of.
     pub repetitions: u32,
     /// Calls before the first timed one.
     pub warmup: u32,
-    /// Timed calls that were thrown away, because the device was not the agent's alone while they ran. If there are
-    /// samples beside them, these are undisturbed.
+    /// Timed calls during which the device was not the agent's alone. They are not among the samples, unless fewer than
+    /// the recipe's least number of calls were undisturbed: then all calls are.
     #[serde(default)]
     pub disturbed: u32,
-    /// Every timed call in order, in ms, at most [`SAMPLES_MAX`].
+    /// Each of them, in ms, undisturbed ones first and otherwise in order, at most [`SAMPLES_MAX`].
     pub samples_ms: Vec<f32>,
 }
 
@@ -172,6 +181,13 @@ impl Reading {
                 reason: format!("`{value}` is not a positive number"),
             }),
         };
+        let at_most = |field, value: f64, most: f64| match value <= most {
+            true => Ok(()),
+            false => Err(ReadingError {
+                field,
+                reason: format!("`{value}` is over {most}"),
+            }),
+        };
         let refuse = |field, reason: &str| {
             Err(ReadingError {
                 field,
@@ -182,6 +198,7 @@ impl Reading {
         positive("runtime.median_ms", runtime.median_ms)?;
         positive("runtime.low_ms", runtime.low_ms)?;
         positive("runtime.high_ms", runtime.high_ms)?;
+        at_most("runtime.high_ms", runtime.high_ms, RUNTIME_MS_MAX)?;
         if runtime.low_ms > runtime.median_ms || runtime.high_ms < runtime.median_ms {
             return refuse("runtime.median_ms", "lies outside its own interval");
         }
@@ -197,6 +214,7 @@ impl Reading {
             .try_for_each(|&sample| positive("runtime.samples_ms", f64::from(sample)))?;
         if let Some(power) = &self.power {
             positive("power.mean_w", power.mean_w)?;
+            at_most("power.mean_w", power.mean_w, POWER_W_MAX)?;
             positive("power.window_s", power.window_s)?;
             power
                 .idle_w
@@ -207,6 +225,7 @@ impl Reading {
         }
         let conditions = &self.conditions;
         positive("conditions.seconds", conditions.seconds)?;
+        at_most("conditions.seconds", conditions.seconds, SECONDS_MAX)?;
         conditions
             .clock_mhz
             .map_or(Ok(()), |clock| positive("conditions.clock_mhz", clock))?;

@@ -100,7 +100,8 @@ impl TryFrom<v1::Layer> for Layer {
         ];
         for field in &message.fields {
             use v1::layer::field::Value as Wire;
-            let value = match required(&field.name, field.value.clone())? {
+            let name: String = field.name.chars().take(80).collect();
+            let value = match required(&name, field.value.clone())? {
                 Wire::Size(size) => Value::Size(size),
                 Wire::Sizes(sizes) => Value::Sizes(sizes.sizes),
                 Wire::Word(word) => Value::Word(word.chars().take(80).collect()),

@@ -95,3 +95,9 @@ pub fn is_transient(status: &Status) -> bool {
             | Code::Cancelled
     ) || (status.code() == Code::Unknown && reason(status).is_empty())
 }
+
+/// Whether the coordinator has judged the call, and will judge it so again. An error without a reason of its own may come
+/// from anything on the way.
+pub fn is_verdict(status: &Status) -> bool {
+    !is_transient(status) && !reason(status).is_empty()
+}

@@ -27,3 +27,6 @@ pub mod v1 {
 
 /// The largest message that either side takes, in bytes.
 pub const MESSAGE_BYTES_MAX: usize = 4 << 20;
+
+/// The most reports that are handed in at once.
+pub const REPORTS_MAX: usize = 64;

@@ -1,7 +1,7 @@
 """A client in another language: everything through the .proto files alone, against the real coordinator and trainer.
 
 An agent written here enrols, measures by a law that is known, and a designer requests models and fetches them: the models
-must have found the law. Run by `make test`, which makes the virtual environment and the binaries.
+must have found the law. Run by `make test`, which brings Python's packages and the binaries.
 """
 
 import importlib

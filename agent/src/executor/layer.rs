@@ -10,11 +10,6 @@ use crate::recipe::{Failure, Workload};
 const NONE: Option<&Tensor> = None;
 const EPSILON: f64 = 1e-5;
 
-/// `[top, bottom, left, right]` as libtorch's padding of both axes, if it is the same on both sides of each.
-fn symmetric([top, bottom, left, right]: [u64; 4]) -> Option<[i64; 2]> {
-    (top == bottom && left == right).then_some([top as i64, left as i64])
-}
-
 fn pad(x: &Tensor, [top, bottom, left, right]: [u64; 4], value: f64) -> Result<Tensor, TchError> {
     x.f_pad(
         [left, right, top, bottom].map(|size| size as i64),
@@ -23,16 +18,19 @@ fn pad(x: &Tensor, [top, bottom, left, right]: [u64; 4], value: f64) -> Result<T
     )
 }
 
-/// Calls `op` with libtorch's own padding where it can express it, else on an input padded by hand.
+/// Calls `op` with libtorch's own padding where that can express `[top, bottom, left, right]` (`is_plain`), else on an
+/// input padded by hand.
 fn padded(
     x: &Tensor,
     sides: [u64; 4],
+    is_plain: bool,
     value: f64,
     op: impl Fn(&Tensor, [i64; 2]) -> Result<Tensor, TchError>,
 ) -> Result<Tensor, TchError> {
-    match symmetric(sides) {
-        Some(padding) => op(x, padding),
-        None => op(&pad(x, sides, value)?, [0, 0]),
+    let [top, _, left, _] = sides.map(|size| size as i64);
+    match is_plain {
+        true => op(x, [top, left]),
+        false => op(&pad(x, sides, value)?, [0, 0]),
     }
 }
 
@@ -48,7 +46,8 @@ pub(super) fn forward(
             let sides = [c.pad_top, c.pad_bottom, c.pad_left, c.pad_right];
             let stride = [c.stride_h as i64, c.stride_w as i64];
             let dilation = [c.dilation_h as i64, c.dilation_w as i64];
-            padded(x, sides, 0.0, |x, padding| {
+            let is_plain = c.pad_top == c.pad_bottom && c.pad_left == c.pad_right;
+            padded(x, sides, is_plain, 0.0, |x, padding| {
                 x.f_conv2d(
                     &parameters[0],
                     parameters.get(1),
@@ -65,10 +64,14 @@ pub(super) fn forward(
             let kernel = [p.kernel_h as i64, p.kernel_w as i64];
             let stride = [p.stride_h as i64, p.stride_w as i64];
             match layer.op() {
-                Op::MaxPool2d(_) => padded(x, sides, f64::NEG_INFINITY, |x, padding| {
-                    x.f_max_pool2d(kernel, stride, padding, [1, 1], p.ceil_mode)
-                }),
-                _ => padded(x, sides, 0.0, |x, padding| {
+                Op::MaxPool2d(_) => padded(
+                    x,
+                    sides,
+                    p.has_plain_padding(),
+                    f64::NEG_INFINITY,
+                    |x, padding| x.f_max_pool2d(kernel, stride, padding, [1, 1], p.ceil_mode),
+                ),
+                _ => padded(x, sides, p.has_plain_padding(), 0.0, |x, padding| {
                     x.f_avg_pool2d(kernel, stride, padding, p.ceil_mode, true, None::<i64>)
                 }),
             }
@@ -332,9 +335,7 @@ mod tests {
                 _ => vec![("channels", 3), ("ceil_mode", ceil_mode)],
             });
             let layer = Layer::from_fields(kind, fields.into_iter().map(|(name, size)| (name, Value::Size(size))));
-            // libtorch's pools take at most half a window of padding on each side.
-            let pooled = kind != Kind::Conv2d && (2 * pads[0].max(pads[1]) > kernel.0 || 2 * pads[2].max(pads[3]) > kernel.1);
-            if let Ok(layer) = layer && !pooled {
+            if let Ok(layer) = layer {
                 let output = output(&layer).expect("a checked layer runs");
                 prop_assert_eq!(output.size(), sizes(&layer.output_shape()));
             }

@@ -16,21 +16,28 @@ use values::Values;
 /// can be as large as the layer.
 const HEADROOM: u64 = 3;
 
+/// How much memory jobs may use.
+pub struct Memory {
+    /// Bytes that the owner lends at most: what needs more is infeasible here, now and later.
+    pub limit: u64,
+    /// Bytes that are free at the moment: what needs more may go better another time.
+    pub available: fn() -> u64,
+}
+
 /// Builds workloads. One a thread: libtorch's thread settings belong to the thread that makes them.
 pub struct Executor {
     values: Values,
-    memory_limit: Box<dyn Fn() -> u64>,
+    memory: Memory,
 }
 
 impl Executor {
     /// Prepares libtorch in the calling thread: one thread, seeded.
-    /// `memory_limit` tells how many bytes a job may use at the moment.
-    pub fn new(memory_limit: impl Fn() -> u64 + 'static) -> Self {
+    pub fn new(memory: Memory) -> Self {
         tch::set_num_threads(1);
         tch::manual_seed(0);
         Self {
             values: Values::new(),
-            memory_limit: Box::new(memory_limit),
+            memory,
         }
     }
 
@@ -40,14 +47,14 @@ impl Executor {
             Subject::Layer(layer) => layer.work().bytes(),
             Subject::Network(network) => network::peak_bytes(network),
         };
-        let (needed, limit) = (bytes.saturating_mul(HEADROOM), (self.memory_limit)());
-        if needed > limit {
-            let mib = |bytes: u64| bytes >> 20;
-            return Err(Failure::Infeasible(format!(
-                "needs about {} MiB of {} MiB",
-                mib(needed),
-                mib(limit)
-            )));
+        let needed = bytes.saturating_mul(HEADROOM);
+        let told = |of: u64| format!("needs about {} MiB of {} MiB", needed >> 20, of >> 20);
+        let available = (self.memory.available)();
+        if needed > self.memory.limit {
+            return Err(Failure::Infeasible(told(self.memory.limit)));
+        }
+        if needed > available {
+            return Err(Failure::Failed(told(available)));
         }
         let _guard = tch::no_grad_guard();
         Ok(match subject {

@@ -9,17 +9,34 @@ use super::values::Values;
 use super::{empty, kind, sizes};
 use crate::recipe::{Failure, Workload};
 
-/// Bytes of all parameters, and of the largest layer's tensors twice over: what is alive at once in a chain.
+/// Bytes of all parameters and constants, of the input twice (and what it is written from), and of the most tensors that
+/// are alive at once.
 pub(super) fn peak_bytes(network: &Network) -> u64 {
-    let parameters: u64 = network
-        .layers()
-        .map(|(_, layer)| layer.work().parameter_bytes)
-        .sum();
-    let activations = network
-        .layers()
-        .map(|(_, layer)| layer.work())
-        .map(|work| work.input_bytes + work.output_bytes);
-    parameters + 2 * activations.max().unwrap_or(0)
+    let bytes = dtype(network).bytes();
+    let of = |shape: &[u64]| shape.iter().product::<u64>().saturating_mul(bytes);
+    let freed_after = freed_after(network);
+    let (mut constants, mut alive, mut peak) = (2 * of(network.input()), 0u64, 0u64);
+    for (index, node) in network.nodes().iter().enumerate() {
+        match &node.step {
+            Step::Layer(layer) => {
+                constants = constants.saturating_add(layer.work().parameter_bytes)
+            }
+            Step::Parameter(shape) => constants = constants.saturating_add(of(shape)),
+            Step::Reshape(_) | Step::Select { .. } => (),
+        }
+        alive = alive.saturating_add(of(network.shape(index)));
+        peak = peak.max(alive);
+        for &node in &freed_after[index] {
+            alive = alive.saturating_sub(of(network.shape(node)));
+        }
+    }
+    constants.saturating_add(peak)
+}
+
+/// The type of all its numbers.
+fn dtype(network: &Network) -> Dtype {
+    let first = network.layers().next();
+    first.map_or(Dtype::F32, |(_, layer)| layer.dtype())
 }
 
 pub(super) struct NetworkWorkload {
@@ -34,10 +51,7 @@ pub(super) struct NetworkWorkload {
 
 impl NetworkWorkload {
     pub(super) fn build(network: &Network, values: &Values) -> Result<Self, Failure> {
-        let dtype = network
-            .layers()
-            .next()
-            .map_or(Dtype::F32, |(_, layer)| layer.dtype());
+        let dtype = dtype(network);
         let random = |shape| {
             let mut tensor = empty(shape, kind(dtype)?, MemoryFormat::Contiguous)?;
             values.fill(&mut tensor, 0.0, 1.0)?;

@@ -46,12 +46,12 @@ impl Calls {
             || count >= SAMPLES_MAX
     }
 
-    /// The undisturbed samples and the number of others, or all of them where too few were undisturbed.
+    /// The undisturbed samples, or all of them where too few were undisturbed, and the number of disturbed calls.
     pub(super) fn into_samples(mut self, stop: &StopRule) -> (Vec<f64>, u32) {
-        if self.alone_ms.len() >= stop.repetitions_min {
-            return (self.alone_ms, self.disturbed_ms.len() as u32);
+        let disturbed = self.disturbed_ms.len() as u32;
+        if self.alone_ms.len() < stop.repetitions_min {
+            self.alone_ms.append(&mut self.disturbed_ms);
         }
-        self.alone_ms.append(&mut self.disturbed_ms);
-        (self.alone_ms, 0)
+        (self.alone_ms, disturbed)
     }
 }

@@ -6,15 +6,12 @@ use tonic::Status;
 use wattfarm_cost::measurement::Subject;
 use wattfarm_proto::convert::{parse, required};
 use wattfarm_proto::error::FieldError;
-use wattfarm_proto::v1;
 use wattfarm_proto::v1::lease_jobs_response::Lease;
 use wattfarm_proto::v1::report_results_request::Report;
 use wattfarm_proto::v1::report_results_request::report::Outcome as Wire;
+use wattfarm_proto::{REPORTS_MAX, v1};
 
 use super::measuring::{Job, Outcome, Result};
-
-/// Reports handed in at once.
-const REPORTS_MAX: usize = 64;
 
 /// Everything between a lease and its acknowledgement, each lease in exactly one of the three.
 #[derive(Default)]
@@ -141,12 +138,9 @@ impl Holdings {
         self.singly = self.singly.saturating_sub(1);
     }
 
-    /// Hands back what has not been measured.
-    pub(super) fn return_unmeasured(&mut self) {
-        for job in std::mem::take(&mut self.waiting)
-            .into_iter()
-            .chain(std::mem::take(&mut self.measuring))
-        {
+    /// Hands back what the measuring thread has not got yet.
+    pub(super) fn return_waiting(&mut self) {
+        for job in std::mem::take(&mut self.waiting) {
             self.push(&job, Wire::Returned("the agent is stopping".to_owned()));
         }
     }
@@ -252,17 +246,21 @@ mod tests {
     }
 
     #[test]
-    fn at_the_end_everything_goes_back() {
+    fn at_the_end_what_waits_goes_back() {
         let mut holdings = holding(1..4);
         holdings.started();
-        holdings.return_unmeasured();
-        assert_eq!(holdings.ahead(), 0);
+        holdings.return_waiting();
+        assert_eq!(
+            holdings.ahead(),
+            1,
+            "the measuring thread hands back its own"
+        );
         assert!(
             holdings
                 .reports()
                 .iter()
                 .all(|report| matches!(report.outcome, Some(Wire::Returned(_))))
         );
-        assert_eq!(holdings.reports().len(), 3);
+        assert_eq!(holdings.reports().len(), 2);
     }
 }

@@ -1,12 +1,12 @@
 //! The measuring thread: it has the device to itself, and talks to nobody but the worker.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use wattfarm_cost::measurement::{Conditions, Reading, Recipe, Runtime, Subject};
 
-use crate::executor::Executor;
+use crate::executor::{Executor, Memory};
 use crate::recipe::{Clock, Failure, Monotonic, Scratch, measure};
 use crate::{VERSION, device};
 
@@ -51,17 +51,21 @@ pub struct Result {
 /// Measures jobs until the channel closes. Runs on its own thread, pinned by the caller; libtorch's settings are made in
 /// here, because they belong to a thread.
 pub fn measuring_thread(
+    memory: Memory,
     jobs: &std::sync::mpsc::Receiver<Job>,
     results: &tokio::sync::mpsc::Sender<Result>,
     stopping: &AtomicBool,
 ) {
-    let executor = Executor::new(|| device::available_memory().unwrap_or(u64::MAX) / 10 * 8);
+    let executor = Executor::new(memory);
     let mut scratch = Scratch::for_recipes();
     let clock = Monotonic::start();
     let host = device::host();
     while let Ok(job) = jobs.recv() {
         // A panic in here would be ours or the binding's: the job has failed, the agent goes on.
         let ran = catch_unwind(AssertUnwindSafe(|| {
+            if stopping.load(Ordering::Relaxed) {
+                return Err(Failure::Interrupted);
+            }
             let started = Instant::now();
             let mut workload = executor.build(&job.subject)?;
             let built = clock.now();

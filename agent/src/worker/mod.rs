@@ -16,7 +16,7 @@ use rand::RngExt as _;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until, timeout};
 use tonic::{Code, Status};
 use wattfarm_proto::connect::{Connection, unary};
-use wattfarm_proto::error::is_transient;
+use wattfarm_proto::error::is_verdict;
 use wattfarm_proto::v1;
 use wattfarm_proto::v1::report_results_request::Report;
 
@@ -35,6 +35,9 @@ const RENEW_EVERY: Duration = Duration::from_secs(8);
 
 /// How long the coordinator may keep a request for work waiting.
 const WAIT: Duration = Duration::from_secs(15);
+
+/// How long a draining agent waits before it asks again whether it still is.
+const DRAINING_PAUSE: Duration = Duration::from_secs(5);
 
 /// How long the last reports may take at the end.
 const FAREWELL: Duration = Duration::from_secs(5);
@@ -115,6 +118,10 @@ pub async fn run(
                 match answer {
                     Ok(answer) => {
                         lease_backoff.succeeded();
+                        if answer.draining {
+                            tracing::info!("draining: no more jobs for now");
+                            lease_backoff.until = Instant::now() + DRAINING_PAUSE;
+                        }
                         for message in answer.leases {
                             holdings.take(message);
                         }
@@ -137,7 +144,7 @@ pub async fn run(
                         give_up_if_unknown(&status)?;
                         tracing::warn!(error = %status.message(), "could not report");
                         report_backoff.failed();
-                        if !is_transient(&status) {
+                        if is_verdict(&status) {
                             holdings.refused(&status);
                         }
                     }
@@ -168,20 +175,24 @@ pub async fn run(
     // An answer on its way may hold leases that nobody will take: they expire.
     drop(leasing);
     let farewell = async {
-        // The channel closes when the measuring thread has ended; what it had queued comes back unmeasured.
-        while let Some(result) = results.recv().await {
-            holdings.finished(result);
-        }
-        holdings.return_unmeasured();
-        while holdings.has_reports() {
-            match report(connection.clone(), holdings.reports(), Instant::now()).await {
-                Ok(count) => holdings.reported(count),
-                Err(status) if is_transient(&status) => return,
-                Err(status) => holdings.refused(&status),
+        // What is measured goes first, then what the measuring thread hands back when it has seen the signal: its
+        // channel closes when it has ended.
+        holdings.return_waiting();
+        loop {
+            while holdings.has_reports() {
+                match report(connection.clone(), holdings.reports(), Instant::now()).await {
+                    Ok(count) => holdings.reported(count),
+                    Err(status) if is_verdict(&status) => holdings.refused(&status),
+                    Err(_) => return,
+                }
+            }
+            match results.recv().await {
+                Some(result) => holdings.finished(result),
+                None => return,
             }
         }
     };
-    if timeout(FAREWELL, farewell).await.is_err() || holdings.has_reports() {
+    if timeout(FAREWELL, farewell).await.is_err() || !holdings.is_empty() {
         tracing::warn!(
             "left without handing everything in: those jobs go to another agent when their leases expire"
         );

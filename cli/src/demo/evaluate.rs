@@ -16,6 +16,9 @@ use crate::{farm, network};
 /// How long one network may take to be measured.
 const PATIENCE: Duration = Duration::from_secs(300);
 
+/// How often each network is measured.
+const ROUNDS: usize = 3;
+
 /// The batch that networks are judged at, and another whose layers are not sampled either: they are those of the first
 /// but for their batch, and would make it too easy.
 const BATCHES: [u64; 2] = [1, 8];
@@ -125,31 +128,47 @@ pub(super) fn kinds(models: &ModelSet) -> Vec<KindResult> {
         .collect()
 }
 
-/// Predicts every network, then measures it.
+/// Predicts every network, then measures each in [`ROUNDS`] rounds. Its time is the middle one: a machine that others share
+/// drifts from minute to minute, and now and then where a network's memory comes to lie makes it several times slower.
 pub(super) async fn networks(farm: &Farm, contest: &Contest) -> anyhow::Result<Vec<NetworkResult>> {
+    let mut rounds: Vec<Vec<Result<MeasuredTime, String>>> =
+        vec![Vec::new(); contest.networks.len()];
+    for _ in 0..ROUNDS {
+        for (network, times) in contest.networks.iter().zip(&mut rounds) {
+            times.push(match timeout(PATIENCE, measure(farm, network)).await {
+                Ok(measured) => measured?,
+                Err(_) => Err(format!("no answer within {} s", PATIENCE.as_secs())),
+            });
+        }
+    }
     let mut results = Vec::with_capacity(contest.networks.len());
-    for network in &contest.networks {
+    for (network, times) in contest.networks.iter().zip(rounds) {
         let prediction = farm::predict(&farm.connection, &farm.platform, network).await?;
-        let measured = match timeout(PATIENCE, measure(farm, network)).await {
-            Ok(measured) => measured?,
-            Err(_) => Err(format!("no answer within {} s", PATIENCE.as_secs())),
-        };
-        let result = NetworkResult {
-            prediction,
-            measured,
-        };
-        let predicted = figure_or_none(result.prediction.total.runtime_ms);
-        let measured = match &result.measured {
-            Ok(time) => format!("measured {} ms", figure(time.median_ms)),
+        let predicted = figure_or_none(prediction.total.runtime_ms);
+        let measured = middle(times);
+        let told = match &measured {
+            Ok((time, all)) => format!("measured {} ms ({all})", figure(time.median_ms)),
             Err(because) => format!("not measured: {because}"),
         };
         note(format!(
-            "{}: predicted {predicted} ms, {measured}",
+            "{}: predicted {predicted} ms, {told}",
             network.name()
         ));
-        results.push(result);
+        results.push(NetworkResult {
+            prediction,
+            measured: measured.map(|(time, _)| time),
+        });
     }
     Ok(results)
+}
+
+/// The middle of the rounds' times, with all of them as text; or why a round has none.
+fn middle(rounds: Vec<Result<MeasuredTime, String>>) -> Result<(MeasuredTime, String), String> {
+    let mut times = rounds.into_iter().collect::<Result<Vec<_>, _>>()?;
+    let all: Vec<String> = times.iter().map(|time| figure(time.median_ms)).collect();
+    times.sort_by(|a, b| a.median_ms.total_cmp(&b.median_ms));
+    let middle = times.swap_remove(times.len() / 2);
+    Ok((middle, all.join(", ")))
 }
 
 /// Measures a network once more than it has been.
@@ -186,6 +205,26 @@ async fn measure(farm: &Farm, network: &Network) -> anyhow::Result<Result<Measur
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_middle_round_counts_and_a_failed_round_is_told() {
+        let time = |median_ms| {
+            Ok(MeasuredTime {
+                median_ms,
+                low_ms: median_ms,
+                high_ms: median_ms,
+                repetitions: 9,
+            })
+        };
+        let (middle_time, all) =
+            middle(vec![time(60.0), time(223.0), time(61.0)]).expect("all measured");
+        assert_eq!(
+            (middle_time.median_ms, all.as_str()),
+            (61.0, "60.00, 223.0, 61.00")
+        );
+        let failed = middle(vec![time(60.0), Err("out of memory".to_owned())]);
+        assert_eq!(failed.expect_err("one failed"), "out of memory");
+    }
 
     #[test]
     fn both_batches_are_excluded_and_one_is_judged() {

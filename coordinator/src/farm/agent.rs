@@ -60,7 +60,7 @@ impl Agent {
         self.job_ms_mean = if self.job_ms_mean == 0 {
             job_ms
         } else {
-            (self.job_ms_mean * 7 + job_ms) / 8
+            self.job_ms_mean.saturating_mul(7).saturating_add(job_ms) / 8
         };
     }
 }

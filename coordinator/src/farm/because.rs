@@ -73,11 +73,12 @@ impl Farm {
         if means.is_empty() {
             return format!("{queue}; {agents} agent{plural} connected");
         }
-        let mean = means.iter().sum::<u64>() / means.len() as u64;
-        let wait = Duration::from_millis(mean * (ahead as u64 + 1) / agents as u64);
+        let sum = means.iter().copied().fold(0, u64::saturating_add);
+        let mean = sum / means.len() as u64;
+        let wait = mean.saturating_mul(ahead as u64 + 1) / agents as u64;
         format!(
             "{queue}; {agents} agent{plural} connected, about {}",
-            roughly(wait)
+            roughly(Duration::from_millis(wait))
         )
     }
 

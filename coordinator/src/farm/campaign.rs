@@ -1,5 +1,7 @@
 //! Campaigns: what users want to know, how far it is known, and when to stop.
 
+use std::cmp::Reverse;
+
 use serde::{Deserialize, Serialize};
 use wattfarm_cost::id::{CampaignId, JobId};
 use wattfarm_cost::model::{ModelKey, Target};
@@ -11,6 +13,9 @@ use super::{Change, Event, Farm, Refusal, Timestamp};
 
 /// The most campaigns under way: anybody may ask for one.
 const CAMPAIGNS_MAX: usize = 256;
+
+/// The most campaigns in a list.
+const LISTED_MAX: usize = 1000;
 
 /// What a user wants.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -85,8 +90,10 @@ pub enum Phase {
 /// A campaign as its user sees it.
 #[derive(Debug, Clone, PartialEq)]
 pub struct CampaignStatus {
-    /// The campaign.
+    /// The campaign, without the layers that it leaves out: they can be many.
     pub campaign: Campaign,
+    /// How many layers it leaves out.
+    pub excluded: usize,
     /// Its platform's name among people.
     pub slug: String,
     /// Where it stands.
@@ -119,6 +126,23 @@ impl Campaign {
             Kind::ALL.to_vec()
         } else {
             self.request.kinds.clone()
+        }
+    }
+
+    fn without_excluded(&self) -> Self {
+        Self {
+            id: self.id,
+            platform: self.platform,
+            request: Request {
+                kinds: self.request.kinds.clone(),
+                dtype: self.request.dtype,
+                target_error: self.request.target_error,
+                budget: self.request.budget,
+                excluded: Vec::new(),
+            },
+            created_at: self.created_at,
+            end: self.end,
+            served: self.served,
         }
     }
 
@@ -202,7 +226,7 @@ impl Event for GetCampaign {
     }
 }
 
-/// Asks for every campaign.
+/// Asks for campaigns: those under way, then those that have ended, the newest end first, as many as a list has room for.
 #[derive(Debug)]
 pub struct ListCampaigns {
     /// Whether those that have ended are wanted too.
@@ -213,11 +237,16 @@ impl Event for ListCampaigns {
     type Reply = Vec<CampaignStatus>;
 
     fn apply(self, farm: &mut Farm, now: Timestamp) -> Self::Reply {
-        let wanted = farm
+        let mut wanted: Vec<&Campaign> = farm
             .campaigns
             .values()
-            .filter(|campaign| self.ended || campaign.end.is_none());
+            .filter(|campaign| self.ended || campaign.end.is_none())
+            .collect();
+        // Stable: equals stay in the order of their ids.
+        wanted.sort_by_key(|campaign| campaign.end.map(|(_, ended_at)| Reverse(ended_at)));
         wanted
+            .into_iter()
+            .take(LISTED_MAX)
             .filter_map(|campaign| farm.campaign_status(campaign.id, now).ok())
             .collect()
     }
@@ -248,7 +277,8 @@ impl Farm {
             None => Phase::Ready,
         };
         Ok(CampaignStatus {
-            campaign: campaign.clone(),
+            excluded: campaign.request.excluded.len(),
+            campaign: campaign.without_excluded(),
             slug: self.slug(&campaign.platform),
             phase,
             waiting_because: self.campaign_waits_because(campaign, &tally, now),

@@ -80,6 +80,9 @@ pub struct Job {
     pub grants: Vec<Grant>,
     /// What its measurements took the agents, in ms.
     pub measured_ms: u64,
+    /// How many leases it had when it was opened again: their silence is no longer held against it.
+    #[serde(default)]
+    pub grants_forgiven: usize,
 }
 
 /// Where a job is on its way.
@@ -168,6 +171,7 @@ impl Job {
             shares: BTreeMap::new(),
             grants: Vec::new(),
             measured_ms: 0,
+            grants_forgiven: 0,
         }
     }
 
@@ -192,6 +196,11 @@ impl Job {
             .iter()
             .filter(move |&(_, &share)| unanswered && share == Share::Ordered);
         ordered.map(|(&campaign, _)| campaign)
+    }
+
+    /// Whether a user waits for it, and it is still to be answered.
+    pub fn is_awaited(&self) -> bool {
+        self.urgent && self.state.is_open()
     }
 
     /// Whether anybody waits for it.

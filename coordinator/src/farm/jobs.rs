@@ -13,6 +13,9 @@ use super::job::{Job, Share, State, Task, TaskKey};
 use super::queue::Queue;
 use super::{Change, Timestamp};
 
+/// What a job that came to nothing takes off a budget in seconds at least: a campaign of impossible jobs ends too.
+const FRUITLESS_MS: u64 = 100;
+
 /// Every job of the farm.
 #[derive(Debug, Default)]
 pub(super) struct Jobs {
@@ -31,6 +34,7 @@ struct Index {
     leases: BTreeMap<AgentId, BTreeMap<LeaseNumber, JobId>>,
     tallies: BTreeMap<CampaignId, Tally>,
     measurements: BTreeMap<Hash, u64>,
+    urgent: BTreeMap<Hash, u64>,
 }
 
 /// When leases end. Not on disk: after a restart each gets a full term anew, since its agent could not renew it.
@@ -51,7 +55,7 @@ pub struct Tally {
     pub parked: u64,
     /// Jobs queued or leased.
     pub outstanding: u64,
-    /// What measuring took the agents, in ms.
+    /// What measuring took the agents, in ms, and a little for each job that came to nothing.
     pub measured_ms: u64,
     /// Layers measured, of each kind, those included that were there before.
     pub samples: BTreeMap<Kind, u64>,
@@ -105,6 +109,11 @@ impl Jobs {
         self.index.measurements.get(platform).copied().unwrap_or(0)
     }
 
+    /// Jobs of a platform that a user waits for.
+    pub(super) fn urgent(&self, platform: &Hash) -> u64 {
+        self.index.urgent.get(platform).copied().unwrap_or(0)
+    }
+
     /// The number of the last lease.
     pub(super) fn last_lease(&self) -> LeaseNumber {
         let last = self
@@ -144,6 +153,7 @@ impl Jobs {
             job.state = State::Queued;
             job.failures = 0;
             job.expiries = 0;
+            job.grants_forgiven = job.grants.len();
             alteration(job);
         });
     }
@@ -284,11 +294,16 @@ impl Index {
         if measured > 0 {
             *self.measurements.entry(job.task.platform).or_default() += measured;
         }
+        if job.is_awaited() {
+            *self.urgent.entry(job.task.platform).or_default() += 1;
+        }
         for (&campaign, &share) in &job.shares {
             self.tallies
                 .entry(campaign)
                 .or_default()
-                .count(job, share, |total, part| *total += part);
+                .count(job, share, |total, part| {
+                    *total = total.saturating_add(part);
+                });
         }
     }
 
@@ -316,9 +331,18 @@ impl Index {
         if *measured == 0 {
             self.measurements.remove(&job.task.platform);
         }
+        if job.is_awaited() {
+            let urgent = self.urgent.entry(job.task.platform).or_default();
+            *urgent -= 1;
+            if *urgent == 0 {
+                self.urgent.remove(&job.task.platform);
+            }
+        }
         for (&campaign, &share) in &job.shares {
             let tally = self.tallies.entry(campaign).or_default();
-            tally.count(job, share, |total, part| *total -= part);
+            tally.count(job, share, |total, part| {
+                *total = total.saturating_sub(part);
+            });
             tally.samples.retain(|_, samples| *samples > 0);
             if *tally == Tally::default() {
                 self.tallies.remove(&campaign);
@@ -335,7 +359,11 @@ impl Tally {
             apply(self.samples.entry(kind).or_default(), 1);
         }
         if share == Share::Ordered {
-            apply(&mut self.measured_ms, job.measured_ms);
+            let least_ms = match &job.state {
+                State::Infeasible { .. } | State::Parked { .. } => FRUITLESS_MS,
+                State::Queued | State::Leased { .. } | State::Done | State::Withdrawn => 0,
+            };
+            apply(&mut self.measured_ms, job.measured_ms.max(least_ms));
             match &job.state {
                 _ if answered => apply(&mut self.done, 1),
                 State::Queued | State::Leased { .. } => apply(&mut self.outstanding, 1),

@@ -3,8 +3,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use wattfarm_cost::Hash;
 use wattfarm_cost::id::{AgentId, JobId, LeaseNumber};
+use wattfarm_cost::{Hash, Subject};
 
 use super::job::{Grant, Job, State, Task};
 use super::{Event, Farm, Refusal, SecretHash, Timestamp};
@@ -71,12 +71,21 @@ impl Event for LeaseJobs {
         let (platform, draining) = (agent.platform, agent.draining);
         let room = LEASES_PER_AGENT_MAX.saturating_sub(farm.jobs.leases_of(id).count());
         let room = if draining { 0 } else { room.min(self.jobs_max) };
-        let leases =
-            std::iter::from_fn(|| farm.next_job(&platform).map(|job| farm.grant(now, id, job)))
-                .take(room);
+        let mut leases = Vec::new();
+        while leases.len() < room
+            && let Some(job) = farm.next_job(&platform)
+        {
+            let lease = farm.grant(now, id, job);
+            let is_network = matches!(lease.task.subject, Subject::Network(_));
+            leases.push(lease);
+            // Layers are small, but a second network might not fit into the answer's message.
+            if is_network {
+                break;
+            }
+        }
         Ok(Leased {
             platform,
-            leases: leases.collect(),
+            leases,
             draining,
         })
     }
@@ -219,6 +228,7 @@ fn worn_out(job: &Job) -> Option<String> {
     let silent = job
         .grants
         .iter()
+        .skip(job.grants_forgiven)
         .filter(|grant| grant.report.is_none())
         .count();
     if silent >= SILENT_MAX {

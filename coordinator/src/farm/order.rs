@@ -9,6 +9,9 @@ use wattfarm_cost::{Hash, Subject};
 use super::job::{Job, State, Task, TaskKey};
 use super::{Event, Farm, Refusal, Timestamp};
 
+/// The most jobs of one platform that users may wait for: anybody may order.
+pub const URGENT_MAX: u64 = 4096;
+
 /// Orders measurements of subjects, ahead of every campaign.
 #[derive(Debug)]
 pub struct Order {
@@ -27,6 +30,7 @@ impl Event for Order {
     fn apply(self, farm: &mut Farm, now: Timestamp) -> Self::Reply {
         let platform = farm.find_platform(&self.platform)?.hash;
         let mut keys: Vec<TaskKey> = Vec::new();
+        let mut wants: Vec<(JobId, Task)> = Vec::new();
         for (fresh, subject) in self.subjects {
             let recipe = Recipe::of(&subject);
             let task = Task {
@@ -34,13 +38,27 @@ impl Event for Order {
                 subject,
                 recipe,
             };
-            if keys.contains(&task.key()) {
+            let key = task.key();
+            if keys.contains(&key) {
                 continue;
             }
-            keys.push(task.key());
-            if self.replicas > 0 {
-                farm.want(now, fresh, task, self.replicas);
+            keys.push(key);
+            if farm.lacks(&key, self.replicas) {
+                wants.push((fresh, task));
             }
+        }
+        let added = wants
+            .iter()
+            .filter(|(_, task)| !farm.jobs.find(&task.key()).is_some_and(Job::is_awaited));
+        let outstanding = farm.jobs.urgent(&platform) + added.count() as u64;
+        if outstanding > URGENT_MAX {
+            return Err(Refusal::OrdersFull {
+                outstanding,
+                max: URGENT_MAX,
+            });
+        }
+        for (fresh, task) in wants {
+            farm.want(now, fresh, task, self.replicas);
         }
         Ok(keys)
     }
@@ -95,6 +113,14 @@ impl Event for Follow {
 }
 
 impl Farm {
+    /// Whether a task has fewer measurements than are wanted.
+    fn lacks(&self, task: &TaskKey, replicas: u32) -> bool {
+        let done = self.jobs.find(task).map_or(0, Job::replicas_done);
+        done < replicas
+    }
+
+    /// Has a task measured, until it has so many measurements. What had been given up, or was found impossible, is tried
+    /// again: a user asks on purpose, and may know that the platform has room now.
     fn want(&mut self, now: Timestamp, fresh: JobId, task: Task, replicas: u32) {
         let wish = |job: &mut Job| {
             job.urgent = true;
@@ -106,12 +132,10 @@ impl Farm {
             return self.jobs.add(job, task, &mut self.changes);
         };
         let id = job.id;
-        match &job.state {
-            // Tried often enough, or known to be impossible: that is the answer.
-            State::Infeasible { .. } | State::Parked { .. } => (),
-            _ if job.replicas_done() >= replicas => (),
-            State::Queued | State::Leased { .. } => self.jobs.alter(id, &mut self.changes, wish),
-            State::Done | State::Withdrawn => self.jobs.reopen(id, task, &mut self.changes, wish),
+        if job.state.is_open() {
+            self.jobs.alter(id, &mut self.changes, wish);
+        } else {
+            self.jobs.reopen(id, task, &mut self.changes, wish);
         }
     }
 }

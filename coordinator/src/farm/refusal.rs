@@ -45,6 +45,16 @@ pub enum Refusal {
         /// Jobs it may have.
         max: u64,
     },
+    /// Users wait for as many jobs of the platform as they may.
+    #[error(
+        "users would wait for {outstanding} jobs of the platform, more than {max}: wait for some to be measured"
+    )]
+    OrdersFull {
+        /// Jobs they would wait for.
+        outstanding: u64,
+        /// Jobs they may wait for.
+        max: u64,
+    },
     /// No such job.
     #[error("no job has the id `{0}`")]
     JobUnknown(JobId),

@@ -9,6 +9,9 @@ use super::{Change, Entry, Event, Farm, Refusal, SecretHash, Timestamp};
 /// A job that failed this often is given up.
 pub const FAILURES_MAX: u32 = 3;
 
+/// The longest that one measurement can count for, in ms: a day, whatever an agent says.
+const JOB_MS_MAX: u64 = 24 * 3600 * 1000;
+
 /// Hands in results.
 #[derive(Debug)]
 pub struct ReportResults {
@@ -116,7 +119,7 @@ impl Farm {
         let failures = job.failures + 1;
         match outcome {
             Outcome::Reading(reading) => self.book_reading(now, agent, id, lease, *reading),
-            Outcome::Infeasible(because) if acknowledgement == Acknowledgement::Taken => {
+            Outcome::Infeasible(because) if live => {
                 self.answer(now, id, State::Infeasible { because }, |job| {
                     settle(job, lease, Reported::Other)
                 });
@@ -163,7 +166,7 @@ impl Farm {
     ) {
         self.sequence += 1;
         let sequence = self.sequence;
-        let job_ms = (reading.conditions.seconds * 1000.0).round() as u64;
+        let job_ms = ((reading.conditions.seconds * 1000.0).round() as u64).min(JOB_MS_MAX);
         self.changes.push(Change::Entry(Entry {
             sequence,
             job: id,
@@ -181,7 +184,7 @@ impl Farm {
             matches!(&before.state, State::Leased { lease: current, .. } if *current == lease);
         let enough = before.replicas_done() + 1 >= before.replicas_wanted;
         let booked = |job: &mut Job| {
-            job.measured_ms += job_ms;
+            job.measured_ms = job.measured_ms.saturating_add(job_ms);
             settle(job, lease, Reported::Measured(sequence));
         };
         if enough || !before.state.is_open() {

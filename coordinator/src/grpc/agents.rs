@@ -10,9 +10,9 @@ use wattfarm_cost::id::{AgentId, LeaseNumber};
 use wattfarm_cost::measurement::Reading;
 use wattfarm_proto::convert::{parse, required};
 use wattfarm_proto::error::FieldError;
-use wattfarm_proto::v1;
 use wattfarm_proto::v1::agent_service_server::AgentService;
 use wattfarm_proto::v1::report_results_response::Acknowledgement as Wire;
+use wattfarm_proto::{REPORTS_MAX, v1};
 
 use super::stream::Follower;
 use super::{Shell, auth, cut, within};
@@ -28,9 +28,6 @@ const WAIT_MS_MAX: u32 = 20_000;
 
 /// The most leases that a call may name: far more than an agent can hold.
 const LEASES_MAX: usize = 1024;
-
-/// The most reports that a call may carry.
-const REPORTS_MAX: usize = 64;
 
 /// What is kept of an agent's words about a job, in characters.
 const WORDS_MAX: usize = 2000;
@@ -79,6 +76,7 @@ impl AgentService for Agents {
         let mut held = Some(lease_numbers("held", message.held)?);
         let began = Instant::now();
         let mut follower = Follower::new(&self.0);
+        let mut drained_before = None;
         let leased = loop {
             let leased = self
                 .0
@@ -89,11 +87,20 @@ impl AgentService for Agents {
                 })
                 .await?;
             let patience = wait.saturating_sub(began.elapsed());
-            if !leased.leases.is_empty() || leased.draining || patience.is_zero() {
+            // An agent that drains waits like any other, so that it doesn't ask again and again; only when it happens
+            // during the wait, it hears of it at once.
+            let drained_before = *drained_before.get_or_insert(leased.draining);
+            let is_drained_now = leased.draining && !drained_before;
+            if !leased.leases.is_empty() || is_drained_now || patience.is_zero() {
                 break leased;
             }
             follower
-                .wait(patience, |signal| signal == Signal::Work(leased.platform))
+                .wait(patience, |signal| match signal {
+                    Signal::Work(platform) => platform == leased.platform,
+                    // Whether it goes on shows as a change of its own.
+                    Signal::Progress(platform) => leased.draining && platform == leased.platform,
+                    Signal::Measurements | Signal::Models(_) => false,
+                })
                 .await?;
         };
         // The agent counts from when it sent the request, so the time that it waited is its own.

@@ -3,11 +3,13 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
+use prost::Message as _;
 use tonic::{Response, Status};
 use uuid::Uuid;
 use wattfarm_cost::id::JobId;
 use wattfarm_cost::{Measurement, Subject};
 use wattfarm_proto::convert::each;
+use wattfarm_proto::error::FieldError;
 use wattfarm_proto::v1;
 use wattfarm_proto::v1::measure_response::{Failure, Part};
 
@@ -23,6 +25,12 @@ const SILENCE: Duration = Duration::from_secs(5);
 /// The most measurements of one subject that may be asked for.
 const REPLICAS_MAX: u32 = 100;
 
+/// The largest subject: a lease or a measurement of it stays well below what a message may hold.
+const SUBJECT_BYTES_MAX: usize = 1 << 20;
+
+/// Orders the measurements and tells them as they come. When the client goes away before the end, what it ordered stays
+/// in the queue and is measured, though nobody else wants it: the same call finds it later, and the farm bounds how much
+/// may wait.
 pub(super) async fn measure(
     shell: &Shell,
     message: v1::MeasureRequest,
@@ -30,6 +38,14 @@ pub(super) async fn measure(
     within("subjects", message.subjects.len(), 1..=256)?;
     let replicas = within("replicas", message.replicas, 0..=REPLICAS_MAX)?;
     let subjects: Vec<Subject> = each("subjects", message.subjects)?;
+    for (index, subject) in subjects.iter().enumerate() {
+        // As the farm will send it on, with every default written out.
+        let bytes = v1::Subject::from(subject).encoded_len();
+        if bytes > SUBJECT_BYTES_MAX {
+            let reason = format!("has {bytes} bytes, more than {SUBJECT_BYTES_MAX}");
+            return Err(FieldError::new(format!("subjects[{index}]"), reason).into());
+        }
+    }
     let subjects = subjects
         .into_iter()
         .map(|subject| (JobId(Uuid::now_v7()), subject))

@@ -25,7 +25,7 @@ use wattfarm_proto::{MESSAGE_BYTES_MAX, v1};
 
 use crate::farm::{Event, Refusal, SecretHash};
 use crate::store::{Store, StoreError};
-use crate::writer::Writer;
+use crate::writer::{Stopped, Writer};
 
 /// After how long a call that met the coordinator going down is worth repeating.
 const RESTART_RETRY: Duration = Duration::from_secs(2);
@@ -85,7 +85,7 @@ pub async fn routes(shell: Shell) -> Result<Routes, tonic_reflection::server::Er
 impl Shell {
     /// Asks the farm.
     async fn ask<E: Event>(&self, event: E) -> Result<E::Reply, Status> {
-        self.writer.ask(event).await.map_err(|_| shutting_down())
+        self.writer.ask(event).await.map_err(stopped)
     }
 
     /// Asks the farm what it may refuse.
@@ -112,11 +112,15 @@ impl Shell {
     }
 }
 
-fn shutting_down() -> Status {
+fn stopped(why: Stopped) -> Status {
+    let reason = match why {
+        Stopped::ShuttingDown => "SHUTTING_DOWN",
+        Stopped::DiskFull | Stopped::StoreFailed => "STORE_FAILED",
+    };
     status(
         Code::Unavailable,
-        "SHUTTING_DOWN",
-        "the coordinator is shutting down",
+        reason,
+        why.to_string(),
         Some(RESTART_RETRY),
     )
 }

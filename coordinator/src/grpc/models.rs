@@ -174,7 +174,12 @@ impl ModelService for Models {
                 kinds: vec![],
             })
             .await?;
-        let prediction = predict(&network, &models);
+        // A large network takes a while, and other calls shall not wait for it.
+        let prediction = tokio::task::spawn_blocking(move || predict(&network, &models)).await;
+        let prediction = prediction.map_err(|error| {
+            tracing::error!(%error, "a prediction failed");
+            Status::internal("the prediction failed: the coordinator's log says why")
+        })?;
         Ok(stream(|sink| async move {
             for layer in &prediction.layers {
                 sink.send(v1::PredictResponse {
@@ -267,9 +272,10 @@ fn network(
                 NetworkError::UnknownName(_) => {
                     status(Code::NotFound, "NETWORK_UNKNOWN", error.to_string(), None)
                 }
-                NetworkError::Size(_) | NetworkError::Input(_) | NetworkError::Node { .. } => {
-                    FieldError::new("batch", error.to_string()).into()
-                }
+                NetworkError::Name(_)
+                | NetworkError::Size(_)
+                | NetworkError::Input(_)
+                | NetworkError::Node { .. } => FieldError::new("batch", error.to_string()).into(),
             })
         }
     }

@@ -7,7 +7,7 @@ use wattfarm_proto::error::status;
 
 use crate::farm::Refusal;
 
-/// After how long a campaign's queue is worth another try.
+/// After how long a queue is worth another try.
 const QUEUE_RETRY: Duration = Duration::from_secs(5);
 
 /// After how long another campaign may have ended.
@@ -30,7 +30,9 @@ impl From<Refusal> for Status {
                 "CAMPAIGNS_FULL",
                 Some(CAMPAIGN_RETRY),
             ),
-            Refusal::QueueFull { .. } => (Code::ResourceExhausted, "QUEUE_FULL", Some(QUEUE_RETRY)),
+            Refusal::QueueFull { .. } | Refusal::OrdersFull { .. } => {
+                (Code::ResourceExhausted, "QUEUE_FULL", Some(QUEUE_RETRY))
+            }
             Refusal::JobUnknown(_) => (Code::NotFound, "JOB_UNKNOWN", None),
             Refusal::LeaseForged { .. } => (Code::PermissionDenied, "LEASE_FORGED", None),
         };

@@ -7,8 +7,9 @@ use tokio::sync::{broadcast, mpsc, watch};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Response, Status};
 
-use super::{Shell, shutting_down};
+use super::{Shell, stopped};
 use crate::signal::Signal;
+use crate::writer::Writer;
 
 /// Messages that wait for a slow client.
 const MESSAGES_MAX: usize = 4;
@@ -44,6 +45,7 @@ impl<T> Sink<T> {
 pub(super) struct Follower {
     signals: broadcast::Receiver<Signal>,
     stopping: watch::Receiver<bool>,
+    writer: Writer,
 }
 
 impl Follower {
@@ -52,11 +54,12 @@ impl Follower {
         Self {
             signals: shell.writer.subscribe(),
             stopping: shell.stopping.clone(),
+            writer: shell.writer.clone(),
         }
     }
 
     /// Waits for a signal that matters, at most for `patience`; says whether one came. The error is that the coordinator
-    /// shuts down.
+    /// stops.
     pub(super) async fn wait(
         &mut self,
         patience: Duration,
@@ -76,7 +79,7 @@ impl Follower {
         };
         tokio::select! {
             signal = tokio::time::timeout(patience, signal) => Ok(signal.unwrap_or(false)),
-            _ = self.stopping.wait_for(|stopping| *stopping) => Err(shutting_down()),
+            _ = self.stopping.wait_for(|stopping| *stopping) => Err(stopped(self.writer.stopped())),
         }
     }
 

@@ -121,7 +121,8 @@ impl From<&CampaignStatus> for v1::Campaign {
                 budget: Some(v1::campaign_request::Budget {
                     budget: Some(budget),
                 }),
-                excluded_layers: request.excluded.iter().map(ToString::to_string).collect(),
+                // A list that can be long, of no use to who follows the campaign: its number is told.
+                excluded_layers: Vec::new(),
             }),
             platform_slug: status.slug.clone(),
             state: state.into(),
@@ -134,6 +135,7 @@ impl From<&CampaignStatus> for v1::Campaign {
             waiting_because: status.waiting_because.clone(),
             created_at_ms: campaign.created_at.0,
             ended_at_ms: campaign.end.map(|(_, ended_at)| ended_at.0),
+            excluded_layers_count: status.excluded as u32,
         }
     }
 }

@@ -1,9 +1,9 @@
 //! The store in sled 0.34. No type of sled's leaves this file.
 //!
 //! What sled is not trusted with: its flush pushes pages towards the disk but is no fsync, so each commit ends with a sync
-//! of its files through descriptors of our own; its open panics on a damaged file, so it runs guarded; it takes some damage
-//! for a torn write and forgets what came after, so commits are counted in a file of ours; and its lock's error names no
-//! cause, so the folder has a lock file too.
+//! of its files through descriptors of our own; it panics on a damaged file, so open, load and commit run guarded; it takes
+//! some damage for a torn write and forgets what came after, so commits are counted in a file of ours; and its lock's error
+//! names no cause, so the folder has a lock file too.
 
 use std::collections::BTreeMap;
 use std::fs::{File, TryLockError};
@@ -230,11 +230,11 @@ impl SledStore {
         let mut newest = *synced;
         for blob in std::fs::read_dir(&blobs)? {
             let blob = blob?;
-            let number: i64 = blob
-                .file_name()
-                .to_str()
-                .and_then(|name| name.parse().ok())
-                .unwrap_or(i64::MAX);
+            let name = blob.file_name();
+            // A file with another name is not sled's.
+            let Some(number) = name.to_str().and_then(|name| name.parse::<i64>().ok()) else {
+                continue;
+            };
             if number > *synced {
                 match File::open(blob.path()) {
                     Ok(file) => file.sync_data()?,
@@ -255,65 +255,7 @@ impl SledStore {
 
 impl Store for SledStore {
     fn commit(&self, changes: &[Change]) -> Result<(), StoreError> {
-        let mut batches: Vec<Batch> = Shelf::ALL.iter().map(|_| Batch::default()).collect();
-        let mut put =
-            |shelf: Shelf, key: &[u8], bytes: Vec<u8>| batches[shelf as usize].insert(key, bytes);
-        let mut gone = Vec::new();
-        for change in changes {
-            match change {
-                Change::Token(hash, token) => {
-                    put(Shelf::Tokens, hash.as_bytes(), encode(&(hash, token)))
-                }
-                Change::Agent(agent) => put(Shelf::Agents, agent.id.0.as_bytes(), encode(agent)),
-                Change::Platform(entry) => {
-                    put(Shelf::Platforms, entry.hash.as_bytes(), encode(entry))
-                }
-                Change::Task(job, task) => put(Shelf::Tasks, job.0.as_bytes(), encode(&**task)),
-                Change::Job(job) => put(Shelf::Jobs, job.id.0.as_bytes(), encode(job)),
-                Change::JobGone(job) => gone.push(job),
-                Change::Entry(entry) => put(
-                    Shelf::Measurements,
-                    &entry.sequence.to_be_bytes(),
-                    encode(entry),
-                ),
-                Change::Campaign(campaign) => {
-                    put(Shelf::Campaigns, campaign.id.0.as_bytes(), encode(campaign))
-                }
-                Change::Model(model) => put(
-                    Shelf::Models,
-                    &model_key(&model.key, model.version),
-                    encode(model),
-                ),
-            }
-        }
-        let mut commits = self.commits.lock().expect("committing does not panic");
-        put(Shelf::Commits, COUNT, encode(&(*commits + 1)));
-        // A job that is gone never comes back under the same id, so its removal may stand at the end.
-        for job in gone {
-            batches[Shelf::Jobs as usize].remove(job.0.as_bytes());
-            batches[Shelf::Tasks as usize].remove(job.0.as_bytes());
-        }
-        let stored = self.trees[..].transaction(|views| {
-            views
-                .iter()
-                .zip(&batches)
-                .try_for_each(|(view, batch)| view.apply_batch(batch).map_err(Into::into))
-        });
-        stored.map_err(|error: TransactionError<()>| match error {
-            TransactionError::Storage(error) => self.failed("write to the store", error),
-            TransactionError::Abort(()) => unreachable!("nothing aborts it"),
-        })?;
-        self.database
-            .flush()
-            .map_err(|error| self.failed("flush the store", error))?;
-        self.sync()
-            .map_err(|error| self.disk_failed("sync the store", error))?;
-        *commits += 1;
-        // Eight bytes lie in one sector, so no crash leaves half of them.
-        self.acknowledged
-            .write_all_at(&commits.to_be_bytes(), 0)
-            .and_then(|()| self.acknowledged.sync_data())
-            .map_err(|error| self.disk_failed("count the commit", error))
+        guarded(&self.folder, || self.write(changes))?
     }
 
     fn load(&self) -> Result<Records, StoreError> {
@@ -372,6 +314,71 @@ impl Store for SledStore {
 }
 
 impl SledStore {
+    fn write(&self, changes: &[Change]) -> Result<(), StoreError> {
+        let mut batches: Vec<Batch> = Shelf::ALL.iter().map(|_| Batch::default()).collect();
+        let mut put =
+            |shelf: Shelf, key: &[u8], bytes: Vec<u8>| batches[shelf as usize].insert(key, bytes);
+        let mut gone = Vec::new();
+        for change in changes {
+            match change {
+                Change::Token(hash, token) => {
+                    put(Shelf::Tokens, hash.as_bytes(), encode(&(hash, token)))
+                }
+                Change::Agent(agent) => put(Shelf::Agents, agent.id.0.as_bytes(), encode(agent)),
+                Change::Platform(entry) => {
+                    put(Shelf::Platforms, entry.hash.as_bytes(), encode(entry))
+                }
+                Change::Task(job, task) => put(Shelf::Tasks, job.0.as_bytes(), encode(&**task)),
+                Change::Job(job) => put(Shelf::Jobs, job.id.0.as_bytes(), encode(job)),
+                Change::JobGone(job) => gone.push(job),
+                Change::Entry(entry) => put(
+                    Shelf::Measurements,
+                    &entry.sequence.to_be_bytes(),
+                    encode(entry),
+                ),
+                Change::Campaign(campaign) => {
+                    put(Shelf::Campaigns, campaign.id.0.as_bytes(), encode(campaign))
+                }
+                Change::Model(model) => put(
+                    Shelf::Models,
+                    &model_key(&model.key, model.version),
+                    encode(model),
+                ),
+            }
+        }
+        let mut commits = self
+            .commits
+            .lock()
+            .expect("a commit that panics is the last");
+        put(Shelf::Commits, COUNT, encode(&(*commits + 1)));
+        // A job that is gone never comes back under the same id, so its removal may stand at the end.
+        for job in gone {
+            batches[Shelf::Jobs as usize].remove(job.0.as_bytes());
+            batches[Shelf::Tasks as usize].remove(job.0.as_bytes());
+        }
+        let stored = self.trees[..].transaction(|views| {
+            views
+                .iter()
+                .zip(&batches)
+                .try_for_each(|(view, batch)| view.apply_batch(batch).map_err(Into::into))
+        });
+        stored.map_err(|error: TransactionError<()>| match error {
+            TransactionError::Storage(error) => self.failed("write to the store", error),
+            TransactionError::Abort(()) => unreachable!("nothing aborts it"),
+        })?;
+        self.database
+            .flush()
+            .map_err(|error| self.failed("flush the store", error))?;
+        self.sync()
+            .map_err(|error| self.disk_failed("sync the store", error))?;
+        *commits += 1;
+        // Eight bytes lie in one sector, so no crash leaves half of them.
+        self.acknowledged
+            .write_all_at(&commits.to_be_bytes(), 0)
+            .and_then(|()| self.acknowledged.sync_data())
+            .map_err(|error| self.disk_failed("count the commit", error))
+    }
+
     /// The task of a job that there is.
     fn task_of(&self, job: JobId) -> Result<Task, StoreError> {
         self.task(job)?.ok_or_else(|| StoreError::Record {
@@ -426,4 +433,31 @@ fn model_key(key: &ModelKey, version: u64) -> Vec<u8> {
         &version.to_be_bytes(),
     ]
     .concat()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::farm::{SecretHash, Timestamp, Token};
+
+    #[test]
+    fn a_stray_file_among_the_large_values_stops_no_sync() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let store = SledStore::open(folder.path()).expect("opens");
+        let large = |name: &str| {
+            let token = Token {
+                note: "note ".repeat(100_000),
+                expires_at: Timestamp(0),
+                used_by: None,
+            };
+            vec![Change::Token(SecretHash::of(name), token)]
+        };
+        let synced = || *store.blob_synced.lock().expect("syncing does not panic");
+        std::fs::write(folder.path().join("blobs/notes.txt"), "mine").expect("writes");
+        store.commit(&large("a")).expect("commits");
+        let first = synced();
+        assert!((0..i64::MAX).contains(&first), "{first}");
+        store.commit(&large("b")).expect("commits");
+        assert!(synced() > first);
+    }
 }

@@ -1,8 +1,8 @@
 //! Campaigns, proposals and models.
 
 use wattfarm_coordinator::farm::{
-    Acknowledgement, Budget, CancelCampaign, End, GetModels, ListJobs, OUTSTANDING_MAX, Outcome,
-    Phase, PublishModels, Refusal, RequestModels, StateName,
+    Acknowledgement, Budget, CancelCampaign, End, GetModels, ListCampaigns, ListJobs,
+    OUTSTANDING_MAX, Outcome, Phase, PublishModels, Refusal, RequestModels, StateName,
 };
 use wattfarm_coordinator::store::Store as _;
 use wattfarm_cost::id::CampaignId;
@@ -76,6 +76,11 @@ fn a_proposal_is_queued_found_or_left_out() {
         (Phase::Sampling, 0, 1)
     );
     assert_eq!(status.kinds[0].samples, 1);
+    // The layers left out are told by their number alone.
+    assert_eq!(
+        (status.excluded, status.campaign.request.excluded.len()),
+        (1, 0)
+    );
     let unknown = CampaignId(uuid(3));
     assert_eq!(
         world.propose(unknown, [0]),
@@ -102,7 +107,7 @@ fn a_spent_budget_withdraws_what_only_that_campaign_wanted() {
     let mut world = World::new();
     let agent = world.agent("a");
     let (small, large) = (
-        world.campaign(1, Budget::Jobs(2)),
+        world.campaign(1, Budget::Seconds(3.0)),
         world.campaign(2, Budget::Seconds(100.0)),
     );
     world.propose(small, 0..6).expect("room");
@@ -124,7 +129,8 @@ fn a_spent_budget_withdraws_what_only_that_campaign_wanted() {
     }
     let status = world.status(small);
     assert_eq!(status.phase, Phase::Ended(End::Exhausted));
-    assert_eq!(status.tally.spent(), 2);
+    // Two readings of two seconds, and what cannot be measured costs a little.
+    assert_eq!((status.tally.spent(), status.tally.measured_ms), (3, 4100));
     assert_eq!(
         world.propose(small, [50]),
         Err(Refusal::CampaignEnded(small))
@@ -251,4 +257,87 @@ fn an_equal_model_is_not_published_twice() {
             .len(),
         2
     );
+}
+
+#[test]
+fn a_campaign_of_impossible_jobs_spends_its_seconds_too() {
+    let mut world = World::new();
+    let agent = world.agent("a");
+    let campaign = world.campaign(1, Budget::Seconds(1.0));
+    world.propose(campaign, 0..20).expect("room");
+    for number in 0..10 {
+        assert_eq!(world.status(campaign).campaign.end, None, "after {number}");
+        let lease = world.lease_another(agent).expect("a job");
+        let at = (lease.job, lease.number);
+        match number {
+            9 => (0..3).fold(at, |at, _| {
+                let failed = Outcome::Failed("oh".to_owned());
+                world.report(agent, at, failed).expect("its own lease");
+                let again = world.lease_another(agent);
+                again.map_or(at, |lease| (lease.job, lease.number))
+            }),
+            _ => {
+                let impossible = Outcome::Infeasible("no".to_owned());
+                world.report(agent, at, impossible).expect("its own lease");
+                at
+            }
+        };
+    }
+    let status = world.status(campaign);
+    assert_eq!(status.phase, Phase::Ended(End::Exhausted));
+    assert_eq!(
+        (status.tally.infeasible, status.tally.parked),
+        (9, 1),
+        "{status:?}"
+    );
+    assert_eq!(status.tally.measured_ms, 1000);
+}
+
+#[test]
+fn a_list_of_campaigns_begins_with_those_under_way_and_has_an_end() {
+    let mut world = World::new();
+    world.agent("a");
+    let mut ended: Vec<CampaignId> = (0..1005)
+        .map(|number| {
+            world.pass(1);
+            let campaign = world.campaign(number, Budget::Jobs(1));
+            world.apply(CancelCampaign(campaign)).expect("there");
+            campaign
+        })
+        .collect();
+    let live = [
+        world.campaign(2000, Budget::Jobs(1)),
+        world.campaign(2001, Budget::Jobs(1)),
+    ];
+    ended.reverse();
+    let mut ids = |ended| -> Vec<CampaignId> {
+        let listed = world.apply(ListCampaigns { ended });
+        listed.iter().map(|status| status.campaign.id).collect()
+    };
+    assert_eq!(ids(false), live);
+    let all = ids(true);
+    assert_eq!(all.len(), 1000);
+    assert_eq!((&all[..2], &all[2..]), (&live[..], &ended[..998]));
+}
+
+/// Seconds come from agents: whatever they are, the sums hold.
+#[test]
+fn absurd_durations_overflow_nothing() {
+    let mut world = World::new();
+    let agent = world.agent("a");
+    let campaign = world.campaign(1, Budget::Jobs(100));
+    world.propose(campaign, 0..5).expect("room");
+    for seconds in [f64::MAX, 1e300, f64::INFINITY, f64::NAN] {
+        let lease = world.lease_another(agent).expect("a job");
+        let mut reading = crate::world::reading(1.0);
+        reading.conditions.seconds = seconds;
+        let outcome = Outcome::Reading(Box::new(reading));
+        world
+            .report(agent, (lease.job, lease.number), outcome)
+            .expect("its own lease");
+        jobs(&mut world);
+    }
+    let day_ms = 24 * 3600 * 1000;
+    assert_eq!(world.status(campaign).tally.measured_ms, 3 * day_ms);
+    world.restart();
 }

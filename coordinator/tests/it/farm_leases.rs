@@ -2,11 +2,12 @@
 
 use wattfarm_coordinator::farm::{
     Acknowledgement, Budget, EXPIRIES_MAX, FAILURES_MAX, Follow, LEASE_TTL, LeaseJobs, ListJobs,
-    Order, Outcome, Refusal, RenewLeases, Report, ReportResults, SILENT_MAX, StateName, Tick,
+    Order, Outcome, Refusal, RenewLeases, Report, ReportResults, SILENT_MAX, StateName, TaskKey,
+    Tick, URGENT_MAX,
 };
 use wattfarm_coordinator::store::Store as _;
-use wattfarm_cost::Subject;
 use wattfarm_cost::id::{JobId, LeaseNumber};
+use wattfarm_cost::{Dtype, Subject};
 
 use crate::world::{World, layer, number, platform, reading, uuid};
 
@@ -240,7 +241,7 @@ fn a_job_that_is_handed_out_again_and_again_is_parked() {
 }
 
 #[test]
-fn what_a_platform_cannot_run_is_never_tried_there_again() {
+fn what_a_platform_cannot_run_is_tried_again_only_if_a_user_asks() {
     let (mut world, agent) = one_job();
     let lease = world.lease(agent, 1).remove(0);
     let outcome = Outcome::Infeasible("out of memory".to_owned());
@@ -250,15 +251,140 @@ fn what_a_platform_cannot_run_is_never_tried_there_again() {
     );
     let campaign = world.campaign(2, Budget::Jobs(5));
     assert_eq!(world.propose(campaign, [0]).expect("room").queued, 0);
-    let subjects = vec![(JobId(uuid(7)), Subject::Layer(layer(0)))];
-    let order = Order {
-        platform: platform(1).slug(),
-        subjects,
-        replicas: 3,
-    };
-    let tasks = world.apply(order).expect("a platform that is there");
+    let tasks = order(&mut world, 0).expect("room");
     assert_eq!(world.apply(Follow(tasks))[0].because, "out of memory");
     assert_eq!(world.lease(agent, 1), []);
+    order(&mut world, 1).expect("room");
+    let again = world.lease(agent, 1).remove(0);
+    assert_eq!(again.job, lease.job);
+    assert_eq!(world.measure(agent, &again), Acknowledgement::Taken);
+    assert_eq!(only_job(&mut world).0, StateName::Done);
+}
+
+/// Orders layer 0.
+fn order(world: &mut World, replicas: u32) -> Result<Vec<TaskKey>, Refusal> {
+    let subjects = vec![(JobId(world.fresh()), Subject::Layer(layer(0)))];
+    world.apply(Order {
+        platform: platform(1).slug(),
+        subjects,
+        replicas,
+    })
+}
+
+#[test]
+fn a_job_given_up_is_tried_afresh_if_a_user_asks() {
+    let (mut world, agent) = one_job();
+    for round in 0..2 {
+        for _ in 0..SILENT_MAX {
+            assert_eq!(world.lease(agent, 1).len(), 1, "round {round}");
+        }
+        assert_eq!(world.lease(agent, 1), []);
+        assert_eq!(only_job(&mut world).0, StateName::Parked);
+        world.restart();
+        let campaign = world.campaign(2 + round, Budget::Jobs(5));
+        assert_eq!(world.propose(campaign, [0]).expect("room").queued, 0);
+        order(&mut world, 1).expect("room");
+    }
+    let lease = world.lease(agent, 1).remove(0);
+    assert_eq!(world.measure(agent, &lease), Acknowledgement::Taken);
+}
+
+#[test]
+fn a_late_infeasible_says_nothing() {
+    let (mut world, agent) = one_job();
+    let other = world.agent("b");
+    let lost = world.lease(agent, 1).remove(0);
+    world.pass(25);
+    let current = world.lease(other, 1).remove(0);
+    let infeasible = || Outcome::Infeasible("out of memory".to_owned());
+    assert_eq!(
+        world.report(agent, (lost.job, lost.number), infeasible()),
+        Ok(Acknowledgement::Replica)
+    );
+    assert_eq!(only_job(&mut world).0, StateName::Leased);
+    world.pass(25);
+    assert_eq!(
+        world.report(other, (current.job, current.number), infeasible()),
+        Ok(Acknowledgement::Replica)
+    );
+    assert_eq!(only_job(&mut world).0, StateName::Queued);
+}
+
+#[test]
+fn users_may_wait_for_so_many_jobs_and_no_more() {
+    let mut world = World::new();
+    let agent = world.agent("a");
+    let mut order = |layers: std::ops::Range<u64>, replicas| {
+        let subjects = layers.map(|number| {
+            let id = JobId(world.fresh());
+            (id, Subject::Layer(layer(number)))
+        });
+        let subjects = subjects.collect();
+        world.apply(Order {
+            platform: platform(1).slug(),
+            subjects,
+            replicas,
+        })
+    };
+    order(0..URGENT_MAX, 1).expect("room");
+    let full = Err(Refusal::OrdersFull {
+        outstanding: URGENT_MAX + 1,
+        max: URGENT_MAX,
+    });
+    assert_eq!(order(5..URGENT_MAX + 1, 1), full);
+    // What is waited for already, or asked after only, adds nothing.
+    order(0..2, 2).expect("nothing new");
+    order(URGENT_MAX..URGENT_MAX + 1, 0).expect("nothing new");
+    // A job in an agent's hands is waited for as well; one that is answered no more.
+    let lease = world.lease(agent, 3).remove(2);
+    let last = |world: &mut World| {
+        let subjects = vec![(JobId(uuid(77_777)), Subject::Layer(layer(URGENT_MAX)))];
+        world.apply(Order {
+            platform: platform(1).slug(),
+            subjects,
+            replicas: 1,
+        })
+    };
+    assert_eq!(last(&mut world), full);
+    world.measure(agent, &lease);
+    last(&mut world).expect("room");
+}
+
+/// Networks are large, and an answer is one message.
+#[test]
+fn a_grant_has_one_network_at_most() {
+    let mut world = World::new();
+    let agent = world.agent("a");
+    let network = |batch| {
+        let network = wattfarm_cost::network::zoo::build("resnet18", Some(batch), Dtype::F32);
+        Subject::Network(network.expect("built in"))
+    };
+    let subjects = [
+        Subject::Layer(layer(0)),
+        network(1),
+        network(2),
+        Subject::Layer(layer(1)),
+    ];
+    let subjects = subjects
+        .into_iter()
+        .map(|subject| (JobId(world.fresh()), subject));
+    let subjects = subjects.collect();
+    world
+        .apply(Order {
+            platform: platform(1).slug(),
+            subjects,
+            replicas: 1,
+        })
+        .expect("room");
+    let mut granted = || {
+        let leases = world.apply(LeaseJobs {
+            credential: agent,
+            jobs_max: 64,
+            held: None,
+        });
+        leases.expect("enrolled").leases.len()
+    };
+    assert_eq!([granted(), granted(), granted(), granted()], [2, 1, 1, 0]);
 }
 
 #[test]

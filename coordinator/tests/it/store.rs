@@ -16,7 +16,7 @@ use crate::world::{World, layer, model, platform, uuid};
 fn life() -> (World, Vec<Vec<Change>>) {
     let mut world = World::new();
     let agent = world.agent("a");
-    let campaign = world.campaign(1, Budget::Jobs(4));
+    let campaign = world.campaign(1, Budget::Jobs(8));
     world.propose(campaign, 0..8).expect("room");
     for _ in 0..2 {
         let lease = world.lease_another(agent).expect("a job");

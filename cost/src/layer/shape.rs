@@ -50,6 +50,15 @@ impl Conv2d {
 }
 
 impl Pool2d {
+    /// Whether the padding is the same on both sides of an axis, and at most half a window: what frameworks' own pools
+    /// take. Other padding is done before the pool, where a window that hangs over the edge would have another meaning.
+    pub fn has_plain_padding(&self) -> bool {
+        self.pad_top == self.pad_bottom
+            && self.pad_left == self.pad_right
+            && 2 * self.pad_top <= self.kernel_h
+            && 2 * self.pad_left <= self.kernel_w
+    }
+
     fn output(&self) -> (Option<u64>, Option<u64>) {
         let along = |size, before, after, kernel, stride| match self.ceil_mode {
             true => windows_ceil(size, before, after, kernel, stride),
@@ -124,6 +133,10 @@ pub(super) fn check(op: &Op) -> Result<(), LayerError> {
                 Some((field, pad, kernel)) => Err(invalid(
                     field,
                     format!("{pad} leaves windows of {kernel} that see only padding"),
+                )),
+                None if pool.ceil_mode && !pool.has_plain_padding() => Err(invalid(
+                    "ceil_mode",
+                    "goes with padding that is the same on both sides and at most half a window",
                 )),
                 None => fits(pool.output()),
             }

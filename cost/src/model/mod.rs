@@ -166,7 +166,8 @@ pub struct Model {
     pub intercept: f64,
     /// The polynomial's terms.
     pub terms: Vec<Weighted>,
-    /// Smallest and largest correction seen among the samples, ln(measured / scale): the polynomial is held between.
+    /// The polynomial is held between this and `correction_max`: the corrections ln(measured / scale) among the samples,
+    /// with a margin.
     pub correction_min: f64,
     /// See `correction_min`.
     pub correction_max: f64,

@@ -96,14 +96,10 @@ pub fn predict(network: &Network, models: &ModelSet) -> NetworkPrediction {
         layers.push(prediction);
     }
     for (kind, names) in unmodelled {
-        let (count, first) = (names.len(), names[0]);
-        let rest = if count == 1 {
-            String::new()
-        } else {
-            format!(" and {} more", count - 1)
-        };
+        let names: Vec<String> = names.iter().map(|name| format!("`{name}`")).collect();
         warnings.push(format!(
-            "no model for {kind}: `{first}`{rest} not in the total"
+            "no model for {kind}: not in the total are {}",
+            names.join(", ")
         ));
     }
     NetworkPrediction {
@@ -179,7 +175,9 @@ fn total(network: &Network, layers: &[LayerPrediction]) -> Total {
             .map(|(energy, runtime)| energy / runtime),
         energy_mj,
         energy_mj_per_item: energy_mj.map(|energy| energy / network.batch() as f64),
-        flops: layers.iter().map(|layer| layer.flops).sum(),
+        flops: layers
+            .iter()
+            .fold(0, |sum: u64, layer| sum.saturating_add(layer.flops)),
         parameters: network
             .layers()
             .map(|(_, layer)| layer.work().parameters)
@@ -310,7 +308,7 @@ mod tests {
         );
         assert_eq!(
             prediction.warnings,
-            ["no model for relu: `relu` not in the total"]
+            ["no model for relu: not in the total are `relu`"]
         );
     }
 

@@ -6,7 +6,7 @@ pub mod zoo;
 use serde::{Deserialize, Serialize};
 
 use crate::Hash;
-use crate::layer::{Layer, Op, SIZE_MAX, Shape};
+use crate::layer::{Dtype, Layer, MemoryFormat, Op, SIZE_MAX, Shape};
 
 pub use builder::{NetworkBuilder, Tensor, Window, window};
 
@@ -60,6 +60,9 @@ pub enum NetworkError {
     /// A network without nodes, or with more than [`NODES_MAX`].
     #[error("{0} nodes: a network has 1 to {NODES_MAX}")]
     Size(usize),
+    /// A name that terminals and tables cannot show.
+    #[error("name: `{0}` does not have 1 to 200 characters, none of them a control character")]
+    Name(String),
     /// The network's own input is empty or too large.
     #[error("input: {0}")]
     Input(String),
@@ -117,11 +120,17 @@ impl Network {
         if nodes.is_empty() || nodes.len() > NODES_MAX {
             return Err(NetworkError::Size(nodes.len()));
         }
+        if !is_name(&name) {
+            return Err(NetworkError::Name(name.chars().take(80).collect()));
+        }
         numel(&input).map_err(NetworkError::Input)?;
         let mut shapes: Vec<Shape> = Vec::with_capacity(nodes.len());
+        let mut dtype = None;
         for (index, node) in nodes.iter().enumerate() {
             let shape = node
-                .shape(&input, &shapes)
+                .check_name()
+                .and_then(|()| node.check_dtype(&mut dtype))
+                .and_then(|()| node.shape(&input, &shapes))
                 .map_err(|reason| NetworkError::Node {
                     index,
                     name: node.name.chars().take(80).collect(),
@@ -193,7 +202,35 @@ impl Network {
     }
 }
 
+fn is_name(name: &str) -> bool {
+    (1..=200).contains(&name.chars().count()) && !name.chars().any(char::is_control)
+}
+
 impl Node {
+    fn check_name(&self) -> Result<(), String> {
+        match is_name(&self.name) {
+            true => Ok(()),
+            false => Err("its name does not have 1 to 200 visible characters".to_owned()),
+        }
+    }
+
+    /// All layers of a network have one dtype, and contiguous tensors go from one to the next.
+    fn check_dtype(&self, all: &mut Option<Dtype>) -> Result<(), String> {
+        let Step::Layer(layer) = &self.step else {
+            return Ok(());
+        };
+        if layer.memory_format() != MemoryFormat::Contiguous {
+            return Err("a layer inside a network has contiguous tensors".to_owned());
+        }
+        match *all.get_or_insert(layer.dtype()) {
+            dtype if dtype == layer.dtype() => Ok(()),
+            dtype => Err(format!(
+                "is {} in a network of {dtype}: conversions between are not layers yet",
+                layer.dtype()
+            )),
+        }
+    }
+
     fn shape(&self, input: &Shape, earlier: &[Shape]) -> Result<Shape, String> {
         let mut inputs = Vec::with_capacity(self.inputs.len());
         for source in &self.inputs {

@@ -26,7 +26,7 @@ const PASSED_OVER_MAX: u32 = 2_000;
 pub struct Designer {
     dtype: Dtype,
     tracks: BTreeMap<Kind, Track>,
-    /// Layers that must not be proposed: excluded by the campaign, or proposed before.
+    /// Layers that have been proposed before.
     avoided: BTreeSet<Hash>,
 }
 
@@ -41,13 +41,9 @@ struct Track {
 }
 
 impl Designer {
-    /// The designs of a campaign over `kinds` (none: every kind) that leaves out the layers in `excluded`.
-    pub fn new(
-        campaign: CampaignId,
-        dtype: Dtype,
-        kinds: &[Kind],
-        excluded: BTreeSet<Hash>,
-    ) -> Self {
+    /// The designs of a campaign over `kinds` (none: every kind). Layers that the campaign excludes are proposed as well:
+    /// the coordinator has the list, and passes over them.
+    pub fn new(campaign: CampaignId, dtype: Dtype, kinds: &[Kind]) -> Self {
         let kinds = if kinds.is_empty() { &Kind::ALL } else { kinds };
         let track = |&kind: &Kind| {
             let seed = Hash::of(&format!("wattfarm.design.v1|{campaign}|{kind}"));
@@ -64,7 +60,7 @@ impl Designer {
         Self {
             dtype,
             tracks: kinds.iter().map(track).collect(),
-            avoided: excluded,
+            avoided: BTreeSet::new(),
         }
     }
 

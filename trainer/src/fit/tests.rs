@@ -24,7 +24,7 @@ fn layers(kind: Kind, count: usize) -> Vec<Layer> {
     let campaign = "0190b7a0-0000-7000-8000-000000000001"
         .parse()
         .expect("a UUID");
-    let mut designer = Designer::new(campaign, Dtype::F32, &[kind], Default::default());
+    let mut designer = Designer::new(campaign, Dtype::F32, &[kind]);
     designer.propose(count, &Default::default(), |_| false)
 }
 

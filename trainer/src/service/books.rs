@@ -18,7 +18,8 @@ const FITTED_PER_NEW: usize = 10;
 /// Without a new measurement of a platform for this long, even one sample makes a model stale.
 const QUIET: Duration = Duration::from_secs(2);
 
-/// A model rests for this many times what its last fit took, so that fitting takes at most a tenth of a core.
+/// While measurements come, a model rests for this many times what its last fit took: fitting one model takes at most a
+/// tenth of a core.
 const REST: u32 = 10;
 
 /// Everything that was measured, in memory: rebuilt from the coordinator's log after a start.
@@ -124,18 +125,19 @@ impl Books {
 
     fn is_stale(&self, now: Duration, key: &ModelKey, account: &Account) -> bool {
         let samples = account.samples.len();
-        if samples == account.fitted || now < account.rest_until {
+        if samples == account.fitted {
             return false;
         }
-        let enough = match account.fitted {
-            0 => account.distinct.len() >= FIRST_FIT,
-            fitted => (samples - fitted) * FITTED_PER_NEW >= fitted,
-        };
-        enough
-            || self
-                .platforms
-                .get(&key.platform)
-                .is_some_and(|book| now >= book.last_arrival + QUIET)
+        // When nothing more comes, nobody is measuring whom a fit could disturb, and somebody may be waiting for it.
+        let platform = self.platforms.get(&key.platform);
+        if platform.is_some_and(|book| now >= book.last_arrival + QUIET) {
+            return true;
+        }
+        now >= account.rest_until
+            && match account.fitted {
+                0 => account.distinct.len() >= FIRST_FIT,
+                fitted => (samples - fitted) * FITTED_PER_NEW >= fitted,
+            }
     }
 
     /// Notes that a fit of the first `samples` samples ended, well or not, after `took`.

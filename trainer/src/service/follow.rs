@@ -114,7 +114,8 @@ async fn campaigns_once(
     Ok(())
 }
 
-/// What the end of a stream means: only a wrong key, or a coordinator of another version, is for good.
+/// What the end of a stream means: a wrong key is for good, and so is a coordinator of another version, or one whose books
+/// end before our cursor (another store): a trainer that is started anew holds nothing of the old one.
 fn lost_or_over(
     what: &'static str,
     lost: Result<(), Status>,
@@ -122,7 +123,7 @@ fn lost_or_over(
 ) -> Result<(), ServiceError> {
     let Err(status) = lost else { return Ok(()) };
     match status.code() {
-        Code::Unauthenticated | Code::PermissionDenied | Code::Unimplemented => {
+        Code::Unauthenticated | Code::PermissionDenied | Code::Unimplemented | Code::OutOfRange => {
             Err(ServiceError::Refused {
                 what,
                 status: Box::new(status),

@@ -161,15 +161,10 @@ impl Queue {
             .kinds
             .iter()
             .map(|kind| convert::parse("request.kinds", kind));
-        let excluded = request
-            .excluded_layers
-            .iter()
-            .map(|hash| convert::parse("request.excluded_layers", hash));
         let designer = Designer::new(
             status.id,
             convert::dtype(request.dtype)?,
             &kinds.collect::<Result<Vec<Kind>, _>>()?,
-            excluded.collect::<Result<_, _>>()?,
         );
         Ok(Self {
             status,

@@ -1,5 +1,6 @@
 //! The way of a layer from a request to a prediction.
 
+use prost::Message as _;
 use tokio_stream::StreamExt as _;
 use tonic::Code;
 use wattfarm_proto::connect::unary;
@@ -9,7 +10,7 @@ use wattfarm_proto::v1::report_results_request::Report;
 use wattfarm_proto::v1::report_results_request::report::Outcome;
 use wattfarm_proto::v1::report_results_response::Acknowledgement;
 
-use super::{Farm, answer, field, next};
+use super::{Farm, answer, field, large_network, next};
 use crate::world::{layer, model, platform, uuid};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -315,5 +316,84 @@ async fn a_built_in_network_is_predicted_by_name() {
         (empty.code(), field(&empty)),
         (Code::InvalidArgument, "batch".to_owned())
     );
+    farm.stop().await;
+}
+
+/// The largest subjects that are taken fit into every message that carries them.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn large_networks_pass_everywhere() {
+    let farm = Farm::start().await;
+    let agent = farm.agent(1).await;
+    let network = large_network(3000);
+    let bytes = network.encoded_len();
+    assert!((900_000..1 << 20).contains(&bytes), "{bytes}");
+    for layers in 2997..=3000 {
+        let request = v1::MeasureRequest {
+            platform: platform(1).slug(),
+            subjects: vec![large_network(layers)],
+            replicas: 1,
+        };
+        let mut models = farm.anybody.models();
+        models.measure(request).await.expect("a good request");
+    }
+    for _ in 0..4 {
+        let request = v1::LeaseJobsRequest {
+            max_jobs: 64,
+            wait_ms: 0,
+            held: vec![],
+        };
+        let mut agents = agent.connection.agents();
+        let leases = agents.lease_jobs(unary(request)).await.expect("fits");
+        let leases = leases.into_inner().leases;
+        assert_eq!(leases.len(), 1);
+        agent
+            .report(vec![answer(&leases[0])])
+            .await
+            .expect("its own");
+    }
+    let request = v1::WatchMeasurementsRequest { after_sequence: 0 };
+    let mut trainer = farm.operator.trainer();
+    let watch = trainer.watch_measurements(request).await.expect("the key");
+    let mut watch = watch.into_inner();
+    let mut watched = 0;
+    while watched < 4 {
+        watched += next(&mut watch).await.measurements.len();
+    }
+    let mut operator = farm.operator.farm();
+    let request = v1::ExportMeasurementsRequest::default();
+    let export = operator.export_measurements(request).await;
+    let export = export.expect("the key").into_inner();
+    let exported = export.map(|message| message.expect("fits").measurements.len());
+    assert_eq!(exported.collect::<Vec<_>>().await, [1; 4]);
+    farm.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_campaign_tells_only_how_many_layers_it_leaves_out() {
+    let farm = Farm::start().await;
+    farm.agent(1).await;
+    let excluded: Vec<_> = (0..3)
+        .map(|number| layer(number).hash().to_string())
+        .collect();
+    let told = |campaign: &v1::Campaign| {
+        let request = campaign.request.as_ref().expect("always there");
+        (
+            request.excluded_layers.len(),
+            campaign.excluded_layers_count,
+        )
+    };
+    for _ in 0..2 {
+        let excluded = excluded.clone();
+        let campaign = farm.campaign(|campaign| campaign.excluded_layers = excluded);
+        assert_eq!(told(&campaign.await.expect("a good request")), (0, 3));
+    }
+    let mut trainer = farm.operator.trainer();
+    let watch = trainer.watch_campaigns(v1::WatchCampaignsRequest {});
+    let mut watch = watch.await.expect("the key").into_inner();
+    assert_eq!(told(&next(&mut watch).await.campaigns[0]), (0, 3));
+    let layers = (0..4).map(|number| (&layer(number)).into()).collect();
+    let proposed = farm.propose(layers).await.expect("room");
+    assert_eq!((proposed.queued, proposed.excluded), (1, 3));
+    drop(watch);
     farm.stop().await;
 }

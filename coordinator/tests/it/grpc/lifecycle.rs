@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tonic::Code;
 use wattfarm_coordinator::farm::{Change, Records, Task};
@@ -110,6 +110,65 @@ async fn stopping_ends_waits_and_streams() {
     );
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_draining_agent_hears_of_it_once_and_then_waits() {
+    let farm = Farm::start().await;
+    let agent = farm.agent(1).await;
+    let id = farm
+        .operator
+        .farm()
+        .list_agents(v1::ListAgentsRequest {})
+        .await
+        .expect("the key")
+        .into_inner()
+        .agents
+        .remove(0)
+        .agent_id;
+    let drain = async |draining| {
+        let request = v1::DrainAgentRequest {
+            agent_id: id.clone(),
+            draining,
+        };
+        let mut operator = farm.operator.farm();
+        operator.drain_agent(request).await.expect("enrolled");
+    };
+    let lease = |wait_ms| {
+        let mut agents = agent.connection.agents();
+        async move {
+            let request = v1::LeaseJobsRequest {
+                max_jobs: 1,
+                wait_ms,
+                held: vec![],
+            };
+            let began = Instant::now();
+            let response = agents.lease_jobs(unary(request)).await.expect("enrolled");
+            (response.into_inner(), began.elapsed())
+        }
+    };
+
+    let waiting = tokio::spawn(lease(10_000));
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    drain(true).await;
+    let (leased, waited) = waiting.await.expect("does not panic");
+    assert!(
+        leased.draining && waited < Duration::from_secs(5),
+        "{waited:?}"
+    );
+
+    farm.propose_linear(1).await;
+    let (leased, waited) = lease(500).await;
+    assert!(leased.draining && leased.leases.is_empty());
+    assert!(waited >= Duration::from_millis(500), "{waited:?}");
+
+    let waiting = tokio::spawn(lease(10_000));
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    drain(false).await;
+    let (leased, waited) = waiting.await.expect("does not panic");
+    assert_eq!((leased.draining, leased.leases.len()), (false, 1));
+    assert!(waited < Duration::from_secs(5), "{waited:?}");
+    farm.stop().await;
+}
+
 /// A store whose disk fails from some moment on.
 #[derive(Default)]
 struct Failing {
@@ -154,6 +213,16 @@ async fn a_failed_commit_ends_the_coordinator() {
     let agent = farm.agent(1).await;
     farm.propose_linear(1).await;
     let lease = agent.lease(0).await.remove(0);
+    let waiting = farm.agent(2).await;
+    let waiting = tokio::spawn(async move {
+        let request = v1::LeaseJobsRequest {
+            max_jobs: 1,
+            wait_ms: 20_000,
+            held: vec![],
+        };
+        waiting.connection.agents().lease_jobs(unary(request)).await
+    });
+    tokio::time::sleep(Duration::from_millis(200)).await;
     store.fails.store(true, Ordering::SeqCst);
     let unheard = agent
         .report(vec![answer(&lease)])
@@ -163,6 +232,20 @@ async fn a_failed_commit_ends_the_coordinator() {
         is_transient(&unheard),
         "the agent shall report again: {unheard}"
     );
+    let waiting = waiting
+        .await
+        .expect("does not panic")
+        .expect_err("no work came");
+    for status in [unheard, waiting] {
+        assert_eq!(
+            (status.code(), reason(&status).as_str(), status.message()),
+            (
+                Code::Unavailable,
+                "STORE_FAILED",
+                "the coordinator's store failed: its disk is full"
+            )
+        );
+    }
     let ended = tokio::time::timeout(Duration::from_secs(5), farm.stopped)
         .await
         .expect("ends in time");

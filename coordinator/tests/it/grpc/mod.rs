@@ -221,3 +221,29 @@ pub(crate) async fn next<T>(stream: &mut tonic::Streaming<T>) -> T {
         .expect("comes in time");
     message.expect("is no error").expect("is not the end")
 }
+
+/// A chain of so many layers with long names, each of about 310 bytes in a message.
+pub(crate) fn large_network(layers: u32) -> v1::Subject {
+    let node = |index: u32| {
+        use v1::network::source::Source;
+        let source = match index.checked_sub(1) {
+            Some(before) => Source::Node(before),
+            None => Source::Input(true),
+        };
+        v1::network::Node {
+            name: format!("{index:0200}"),
+            step: Some(v1::network::node::Step::Layer((&layer(15)).into())),
+            inputs: vec![v1::network::Source {
+                source: Some(source),
+            }],
+        }
+    };
+    let network = v1::Network {
+        name: "large".to_owned(),
+        input: Some(v1::Sizes { sizes: vec![1, 16] }),
+        nodes: (0..layers).map(node).collect(),
+    };
+    v1::Subject {
+        subject: Some(v1::subject::Subject::Network(network)),
+    }
+}

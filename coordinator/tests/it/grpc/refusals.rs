@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use tonic::{Code, Status};
+use tonic_types::StatusExt as _;
 use wattfarm_proto::connect::Connection;
 use wattfarm_proto::error::reason;
 use wattfarm_proto::v1;
@@ -10,8 +11,8 @@ use wattfarm_proto::v1::report_results_request::Report;
 use wattfarm_proto::v1::report_results_request::report::Outcome;
 use wattfarm_proto::v1::report_results_response::Acknowledgement;
 
-use super::{Farm, answer, field};
-use crate::world::{layer, reading, uuid};
+use super::{Farm, answer, field, large_network};
+use crate::world::{layer, platform, reading, uuid};
 
 /// What a client branches on.
 fn refused(status: Status) -> (Code, String) {
@@ -252,5 +253,38 @@ async fn bad_proposals_name_their_field() {
         .await
         .expect_err("ahead");
     assert_eq!(refused(ahead), expect(Code::OutOfRange, "CURSOR_AHEAD"));
+    farm.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_too_large_or_too_much_to_measure_is_refused() {
+    let farm = Farm::start().await;
+    farm.agent(1).await;
+    let measure = |subjects| {
+        let request = v1::MeasureRequest {
+            platform: platform(1).slug(),
+            subjects,
+            replicas: 1,
+        };
+        let mut models = farm.anybody.models();
+        async move { models.measure(request).await }
+    };
+    let layer = |number| v1::Subject {
+        subject: Some(v1::subject::Subject::Layer((&layer(number)).into())),
+    };
+    let large = measure(vec![layer(0), large_network(3600)])
+        .await
+        .expect_err("too large");
+    assert_eq!(
+        (large.code(), field(&large).as_str()),
+        (Code::InvalidArgument, "subjects[1]")
+    );
+    for call in 0..16 {
+        let subjects = (0..256).map(|number| layer(call * 256 + number));
+        measure(subjects.collect()).await.expect("room");
+    }
+    let full = measure(vec![layer(9999)]).await.expect_err("too much");
+    assert!(full.get_details_retry_info().is_some());
+    assert_eq!(refused(full), expect(Code::ResourceExhausted, "QUEUE_FULL"));
     farm.stop().await;
 }

@@ -22,7 +22,7 @@ enum Stratum {
     Stem,
     /// 1x7, 7x1, 1x3, 3x1.
     Rectangular,
-    /// 1x1 on 1x1: the excitation of squeeze-and-excitation blocks.
+    /// 1x1 on 1x1: the excitation of squeeze-and-excitation blocks, and the end of networks without linear layers.
     Excitation,
     /// A linear layer in disguise: the kernel is as large as the input.
     Dense,
@@ -33,7 +33,7 @@ enum Stratum {
 }
 
 const STRATA: [(f64, Stratum); 11] = [
-    (28.0, Stratum::Pointwise),
+    (26.0, Stratum::Pointwise),
     (24.0, Stratum::Plain),
     (8.0, Stratum::Halving),
     (14.0, Stratum::Depthwise),
@@ -41,7 +41,7 @@ const STRATA: [(f64, Stratum); 11] = [
     (6.0, Stratum::Stem),
     (4.0, Stratum::Rectangular),
     (3.0, Stratum::Excitation),
-    (2.0, Stratum::Dense),
+    (4.0, Stratum::Dense),
     (3.0, Stratum::Grouped),
     (3.0, Stratum::Odd),
 ];
@@ -195,18 +195,18 @@ fn rectangular(draw: &mut Draw) -> Conv2d {
 
 fn excitation(draw: &mut Draw) -> Conv2d {
     let (wide, narrow) = (draw.channels(16, 2048), draw.channels(4, 128));
-    let (from, to) = if draw.chance(0.5) {
-        (wide, narrow)
-    } else {
-        (narrow, wide)
+    let (from, to) = match draw.one_of(&[0, 1, 2, 2]) {
+        0 => (wide, narrow),
+        1 => (narrow, wide),
+        _ => (draw.channels(512, 4608), draw.channels(512, 4608)),
     };
     square(1, from, to, 1)
 }
 
 fn dense(draw: &mut Draw) -> Conv2d {
-    let extent = 5 + (draw.unit() * 4.0) as u64;
-    let in_channels = draw.channels(64, 512);
-    let out_channels = draw.channels(256, 4096);
+    let extent = 4 + (draw.unit() * 5.0) as u64;
+    let in_channels = draw.channels(64, 1024);
+    let out_channels = draw.channels(256, 4608);
     square(extent, in_channels, out_channels, extent)
 }
 
