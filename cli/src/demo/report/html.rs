@@ -84,7 +84,7 @@ fn remarks(network: &NetworkResult) -> Markup {
         @if let Err(because) = &network.measured { p { (name) " was not measured: " (because) } }
         @if !warnings.is_empty() {
             details {
-                summary { (name) ": " (warnings.len()) " warnings" }
+                summary { "warnings on " (name) " (" (warnings.len()) ")" }
                 ul { @for warning in warnings { li { (warning) } } }
             }
         }
