@@ -49,6 +49,7 @@ fn write_models(path: &Path) {
             constant: 0.01,
             per_flop: 1e-9,
             per_byte: 0.0,
+            costs: Vec::new(),
         },
         intercept: 0.0,
         terms: vec![],

@@ -441,6 +441,16 @@ fn target(value: i32) -> Result<Target, FieldError> {
     }
 }
 
+fn weighted(list: &str, terms: &[v1::model::Term]) -> Result<Vec<Weighted>, FieldError> {
+    let one = |(index, weighted): (usize, &v1::model::Term)| {
+        Ok(Weighted {
+            term: parse(&format!("{list}[{index}].term"), &weighted.term)?,
+            coefficient: weighted.coefficient,
+        })
+    };
+    terms.iter().enumerate().map(one).collect()
+}
+
 impl TryFrom<v1::Model> for Model {
     type Error = FieldError;
 
@@ -448,17 +458,6 @@ impl TryFrom<v1::Model> for Model {
         let scale = required("scale", message.scale)?;
         let validation = required("validation", message.validation)?;
         let provenance = required("provenance", message.provenance)?;
-        let terms = message
-            .terms
-            .into_iter()
-            .enumerate()
-            .map(|(index, weighted)| {
-                let term = parse(&format!("terms[{index}].term"), &weighted.term)?;
-                Ok(Weighted {
-                    term,
-                    coefficient: weighted.coefficient,
-                })
-            });
         let model = Self {
             key: ModelKey {
                 platform: parse::<Hash>("platform", &message.platform)?,
@@ -471,9 +470,10 @@ impl TryFrom<v1::Model> for Model {
                 constant: scale.constant,
                 per_flop: scale.per_flop,
                 per_byte: scale.per_byte,
+                costs: weighted("scale.costs", &scale.costs)?,
             },
             intercept: message.intercept,
-            terms: terms.collect::<Result<_, FieldError>>()?,
+            terms: weighted("terms", &message.terms)?,
             correction_min: message.correction_min,
             correction_max: message.correction_max,
             domain: (message.domain.into_iter())
@@ -513,11 +513,7 @@ impl From<&Model> for v1::Model {
             Target::PowerW => v1::Target::PowerW,
             Target::EnergyMj => v1::Target::EnergyMj,
         };
-        let Scale {
-            constant,
-            per_flop,
-            per_byte,
-        } = model.scale;
+        let scale = &model.scale;
         let term = |weighted: &Weighted| v1::model::Term {
             term: weighted.term.to_string(),
             coefficient: weighted.coefficient,
@@ -536,9 +532,10 @@ impl From<&Model> for v1::Model {
             target: target.into(),
             version: model.version,
             scale: Some(v1::model::Scale {
-                constant,
-                per_flop,
-                per_byte,
+                constant: scale.constant,
+                per_flop: scale.per_flop,
+                per_byte: scale.per_byte,
+                costs: scale.costs.iter().map(term).collect(),
             }),
             intercept: model.intercept,
             terms: model.terms.iter().map(term).collect(),

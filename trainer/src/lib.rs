@@ -1,7 +1,10 @@
-//! The trainer: decides which layers to measure ([`design`]), learns from the measurements ([`fit`], by [`lasso`]), and
-//! speaks with the coordinator ([`service`]). It holds nothing that it cannot rebuild from what the coordinator tells.
+//! The trainer: decides which layers to measure ([`design`]), learns from the measurements ([`fit`], by [`growth`] and [`lasso`]), and
+//! speaks with the coordinator ([`service`]). [`evaluate`] judges the fit on files. It holds nothing that it cannot rebuild from what the coordinator tells.
 
 pub mod design;
+pub mod evaluate;
 pub mod fit;
+pub mod growth;
 pub mod lasso;
+mod parallel;
 pub mod service;

@@ -1,20 +1,42 @@
 //! `wattfarm-trainer`: fits models to a coordinator's measurements, continuously.
 
-use std::io::{IsTerminal as _, stderr};
-use std::path::PathBuf;
+mod commands;
+
+use std::io::{ErrorKind, IsTerminal as _, stderr};
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
-use clap::{Parser, ValueEnum};
+use clap::{Parser, Subcommand, ValueEnum};
+use tokio::runtime::Runtime;
 use tokio::signal::unix::{SignalKind, signal};
 use tracing_subscriber::EnvFilter;
 use wattfarm_proto::connect::Connection;
+
+/// How long the operator's key may be missing, and how often it is looked for.
+const KEY_WAIT: Duration = Duration::from_secs(30);
+const KEY_POLL: Duration = Duration::from_millis(500);
 
 /// Decides which layers a farm measures, and fits models to what it measured.
 ///
 /// Keeps nothing on disk: after a start it reads the coordinator's measurements anew.
 #[derive(Debug, Parser)]
-#[command(version)]
+#[command(version, args_conflicts_with_subcommands = true)]
 struct Args {
+    #[command(subcommand)]
+    command: Option<Command>,
+    #[command(flatten)]
+    service: ServiceArgs,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Judges models on a file of measured layers, without a coordinator.
+    Evaluate(commands::EvaluateArgs),
+}
+
+#[derive(Debug, clap::Args)]
+struct ServiceArgs {
     /// The coordinator's address.
     #[arg(
         long,
@@ -24,7 +46,7 @@ struct Args {
     coordinator: String,
     /// File with the operator's key.
     #[arg(long, env = "WATTFARM_OPERATOR_KEY_FILE")]
-    operator_key_file: PathBuf,
+    operator_key_file: Option<PathBuf>,
     /// Form of the log on stderr. `RUST_LOG` sets what is logged.
     #[arg(long, env = "WATTFARM_LOG_FORMAT", value_enum, default_value_t = LogFormat::Text)]
     log_format: LogFormat,
@@ -39,13 +61,40 @@ enum LogFormat {
     Json,
 }
 
-#[tokio::main]
-async fn main() -> anyhow::Result<()> {
+fn main() -> anyhow::Result<()> {
     let args = Args::parse();
+    match args.command {
+        Some(Command::Evaluate(args)) => commands::evaluate(&args),
+        None => {
+            let runtime = Runtime::new().context("start the runtime")?;
+            let followed = runtime.block_on(follow(args.service));
+            // A fit under way is given up: nothing is lost with it.
+            runtime.shutdown_background();
+            followed
+        }
+    }
+}
+
+/// A coordinator that was started a moment ago, beside us, may not have written its key yet.
+async fn operator_key(path: &Path) -> anyhow::Result<String> {
+    let started = Instant::now();
+    loop {
+        match std::fs::read_to_string(path) {
+            Err(error) if error.kind() == ErrorKind::NotFound && started.elapsed() < KEY_WAIT => {
+                tracing::info!(path = %path.display(), "waiting for the operator's key");
+                tokio::time::sleep(KEY_POLL).await;
+            }
+            read => return read.with_context(|| format!("read operator's key {}", path.display())),
+        }
+    }
+}
+
+async fn follow(args: ServiceArgs) -> anyhow::Result<()> {
     start_log(args.log_format);
-    let path = args.operator_key_file.display();
-    let key = std::fs::read_to_string(&args.operator_key_file)
-        .with_context(|| format!("read operator's key {path}"))?;
+    let path = args
+        .operator_key_file
+        .context("--operator-key-file is needed to follow a coordinator")?;
+    let key = operator_key(&path).await?;
     let connection = Connection::lazy(&args.coordinator, Some(key.trim()))?;
     let (mut interrupt, mut terminate) = (
         signal(SignalKind::interrupt())?,

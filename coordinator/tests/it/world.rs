@@ -77,6 +77,7 @@ pub(crate) fn model(platform: Hash, rmspe: f64) -> Model {
             constant: 1.0,
             per_flop: 0.0,
             per_byte: 0.0,
+            costs: Vec::new(),
         },
         intercept: 0.0,
         terms: vec![],

@@ -14,8 +14,8 @@ const WORK: [&str; 6] = [
 ];
 /// What kinds that multiply matrices have.
 const GEMM: [&str; 4] = ["gemm_m", "gemm_n", "gemm_k", "gemm_count"];
-/// What kinds with an image as output have.
-const IMAGE: [&str; 2] = ["out_height", "out_width"];
+/// What kinds that slide a window over an image have.
+const IMAGE: [&str; 3] = ["out_height", "out_width", "uneven_padding"];
 
 fn has_gemm(kind: Kind) -> bool {
     matches!(
@@ -31,7 +31,8 @@ fn has_image(kind: Kind) -> bool {
 /// The names of a kind's features: its own fields (a list is its sum), then what is derived from them.
 ///
 /// `flops`, `bytes`, `input_bytes`, `parameter_bytes`, `output_bytes` as [`crate::layer::Work`] has them; `outputs` is
-/// the number of values in the output; `gemm_*` the matrix product; `entries` the length of a list; `run` (permute) the
+/// the number of values in the output; `gemm_*` the matrix product; `uneven_padding` by how many rows and columns opposite
+/// sides are padded differently; `entries` the length of a list; `run` (permute) the
 /// number of values that stay next to each other.
 pub fn feature_names(kind: Kind) -> Vec<&'static str> {
     let mut names = kind.field_names().to_vec();
@@ -80,8 +81,16 @@ impl Features {
             let gemm = layer.gemm().expect("these kinds multiply matrices");
             values.extend([gemm.m, gemm.n, gemm.k, gemm.count].map(|size| size as f64));
         }
-        if has_image(kind) {
-            values.extend([output[2] as f64, output[3] as f64]);
+        let pads = match layer.op() {
+            Op::Conv2d(c) => Some([c.pad_top, c.pad_bottom, c.pad_left, c.pad_right]),
+            Op::MaxPool2d(p) | Op::AvgPool2d(p) => {
+                Some([p.pad_top, p.pad_bottom, p.pad_left, p.pad_right])
+            }
+            _ => None,
+        };
+        if let Some([top, bottom, left, right]) = pads {
+            let uneven = top.abs_diff(bottom) + left.abs_diff(right);
+            values.extend([output[2], output[3], uneven].map(|size| size as f64));
         }
         match layer.op() {
             Op::Concat(concat) => values.push(concat.in_channels.len() as f64),

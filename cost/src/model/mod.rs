@@ -74,9 +74,9 @@ pub struct ModelKey {
     pub target: Target,
 }
 
-/// The yardstick that the polynomial corrects: `constant + per_flop * flops + per_byte * bytes`, in the target's unit.
-/// It carries the model where the polynomial has no samples.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+/// The yardstick that the polynomial corrects: `constant + per_flop * flops + per_byte * bytes + costs`, in the target's
+/// unit. It carries the model where the polynomial has no samples.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Scale {
     /// What a call costs however small: positive.
@@ -85,14 +85,38 @@ pub struct Scale {
     pub per_flop: f64,
     /// What a byte costs: not negative.
     pub per_byte: f64,
+    /// What other amounts of work cost, such as operations rounded up to whole tiles; no coefficient is negative.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub costs: Vec<Weighted>,
 }
 
 impl Scale {
-    /// The yardstick of a layer, positive.
-    pub fn of(&self, layer: &Layer) -> f64 {
-        let work = layer.work();
-        self.constant + self.per_flop * work.flops as f64 + self.per_byte * work.bytes() as f64
+    /// The same for every layer.
+    pub fn flat(constant: f64) -> Self {
+        Self {
+            constant,
+            per_flop: 0.0,
+            per_byte: 0.0,
+            costs: Vec::new(),
+        }
     }
+
+    /// The yardstick of a layer with these features, positive.
+    pub fn of(&self, features: &Features) -> f64 {
+        let amount = |name| features.get(name).unwrap_or(0.0);
+        self.constant
+            + self.per_flop * amount("flops")
+            + self.per_byte * amount("bytes")
+            + sum(&self.costs, features)
+    }
+}
+
+/// Sum of coefficient times term.
+fn sum(weighted: &[Weighted], features: &Features) -> f64 {
+    weighted
+        .iter()
+        .map(|weighted| weighted.coefficient * weighted.term.value(features))
+        .sum()
 }
 
 /// A term with its coefficient.
@@ -199,9 +223,12 @@ impl Model {
                 reason,
             })
         };
-        let scale = self.scale;
-        let scales = [scale.constant, scale.per_flop, scale.per_byte];
-        if scales.iter().any(|part| !part.is_finite() || *part < 0.0) || scale.constant <= 0.0 {
+        let scale = &self.scale;
+        let costs = scale.costs.iter().map(|cost| cost.coefficient);
+        let mut parts = [scale.constant, scale.per_flop, scale.per_byte]
+            .into_iter()
+            .chain(costs);
+        if parts.any(|part| !part.is_finite() || part < 0.0) || scale.constant <= 0.0 {
             return refuse("scale", format!("{scale:?} is not positive"));
         }
         let validation = &self.validation;
@@ -221,19 +248,25 @@ impl Model {
         if self.correction_min > self.correction_max {
             return refuse("correction_min", "is over correction_max".to_owned());
         }
-        if self.terms.len() > TERMS_MAX {
+        let count = self.terms.len() + scale.costs.len();
+        if count > TERMS_MAX {
             return refuse(
                 "terms",
-                format!("{} are more than {TERMS_MAX}", self.terms.len()),
+                format!("{count} with the scale's costs are more than {TERMS_MAX}"),
             );
         }
         let names = feature_names(self.key.kind);
-        for (index, weighted) in self.terms.iter().enumerate() {
+        let costs = ("scale.costs", &scale.costs);
+        let lists = [("terms", &self.terms), costs];
+        let all = lists.into_iter().flat_map(|(list, terms)| {
+            terms
+                .iter()
+                .enumerate()
+                .map(move |(index, weighted)| (format!("{list}[{index}]"), weighted))
+        });
+        for (place, weighted) in all {
             if !weighted.coefficient.is_finite() {
-                return refuse(
-                    &format!("terms[{index}].coefficient"),
-                    "is not finite".to_owned(),
-                );
+                return refuse(&format!("{place}.coefficient"), "is not finite".to_owned());
             }
             if let Some(unknown) = weighted
                 .term
@@ -241,7 +274,7 @@ impl Model {
                 .find(|feature| !names.contains(feature))
             {
                 return refuse(
-                    &format!("terms[{index}]"),
+                    &place,
                     format!("{} has no feature `{unknown}`", self.key.kind),
                 );
             }
@@ -260,10 +293,26 @@ impl Model {
         Ok(())
     }
 
+    /// How many coefficients a reader has to look at: those of the scale that aren't zero, the intercept, and the terms'.
+    pub fn size(&self) -> usize {
+        let Scale {
+            constant,
+            per_flop,
+            per_byte,
+            costs,
+        } = &self.scale;
+        let work = [constant, per_flop, per_byte]
+            .into_iter()
+            .filter(|part| **part != 0.0)
+            .count();
+        work + costs.len() + 1 + self.terms.len()
+    }
+
     /// The model's estimate for a layer of its kind and dtype. Features outside the domain are held at its edge for the
     /// polynomial, so that far away the scale alone grows; the estimate names them.
     pub fn estimate(&self, layer: &Layer) -> Estimate {
         let mut features = Features::of(layer);
+        let scale = self.scale.of(&features);
         let mut outside = Vec::new();
         for bound in &self.domain {
             let Some(value) = features.get_mut(&bound.feature) else {
@@ -274,14 +323,9 @@ impl Model {
                 *value = value.clamp(bound.min, bound.max);
             }
         }
-        let polynomial: f64 = self
-            .terms
-            .iter()
-            .map(|weighted| weighted.coefficient * weighted.term.value(&features))
-            .sum();
-        let correction =
-            (self.intercept + polynomial).clamp(self.correction_min, self.correction_max);
-        let value = self.scale.of(layer) * correction.exp();
+        let polynomial = self.intercept + sum(&self.terms, &features);
+        let correction = polynomial.clamp(self.correction_min, self.correction_max);
+        let value = scale * correction.exp();
         Estimate {
             value,
             low: value * self.validation.log_residual_low.exp(),

@@ -264,19 +264,18 @@ mod tests {
         b.finish().expect("valid")
     }
 
-    const CALL: Scale = Scale {
-        constant: 1.0,
-        per_flop: 0.0,
-        per_byte: 0.0,
-    };
+    /// A cost of 1 for each call.
+    fn call() -> Scale {
+        Scale::flat(1.0)
+    }
 
     /// Equations 3 to 5 of the paper by hand: 1 ms at 10 W and 2 ms at 20 W are 3 ms, 50 mJ and 16.7 W.
     #[test]
     fn totals_are_the_papers_sums() {
         let set = models(|platform| {
-            let scaled = |constant| Scale { constant, ..CALL };
+            let scaled = Scale::flat;
             vec![
-                model(platform, Kind::Conv2d, Target::RuntimeMs, CALL, None),
+                model(platform, Kind::Conv2d, Target::RuntimeMs, call(), None),
                 model(platform, Kind::Relu, Target::RuntimeMs, scaled(2.0), None),
                 model(platform, Kind::Conv2d, Target::PowerW, scaled(10.0), None),
                 model(platform, Kind::Relu, Target::PowerW, scaled(20.0), None),
@@ -298,8 +297,15 @@ mod tests {
 
     #[test]
     fn a_kind_without_a_model_is_named_and_power_stays_unknown() {
-        let set =
-            models(|platform| vec![model(platform, Kind::Conv2d, Target::RuntimeMs, CALL, None)]);
+        let set = models(|platform| {
+            vec![model(
+                platform,
+                Kind::Conv2d,
+                Target::RuntimeMs,
+                call(),
+                None,
+            )]
+        });
         let prediction = predict(&network(1), &set);
         assert_eq!(prediction.layers[1].runtime_ms, None);
         assert_eq!(
@@ -315,15 +321,29 @@ mod tests {
     #[test]
     fn outside_the_domain_the_polynomial_is_held_and_the_layer_is_named() {
         let term = Some(("batch", 0.1));
-        let set =
-            models(|platform| vec![model(platform, Kind::Conv2d, Target::RuntimeMs, CALL, term)]);
+        let set = models(|platform| {
+            vec![model(
+                platform,
+                Kind::Conv2d,
+                Target::RuntimeMs,
+                call(),
+                term,
+            )]
+        });
         let at = |batch| predict(&network(batch), &set);
         assert_eq!(at(4).layers[0].runtime_ms, Some(0.4f64.exp()));
         assert_eq!(at(400).layers[0].runtime_ms, at(4).layers[0].runtime_ms);
         assert!(at(400).warnings[0].contains("`conv` is outside the sampled domain in batch"));
         let far = Some(("batch", 100.0));
-        let set =
-            models(|platform| vec![model(platform, Kind::Conv2d, Target::RuntimeMs, CALL, far)]);
+        let set = models(|platform| {
+            vec![model(
+                platform,
+                Kind::Conv2d,
+                Target::RuntimeMs,
+                call(),
+                far,
+            )]
+        });
         assert_eq!(
             predict(&network(4), &set).layers[0].runtime_ms,
             Some(1f64.exp()),
@@ -338,7 +358,7 @@ mod tests {
                 Hash::of(""),
                 Kind::Relu,
                 Target::RuntimeMs,
-                CALL,
+                call(),
                 Some(("features", 1.0)),
             );
             change(&mut model);

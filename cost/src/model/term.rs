@@ -5,8 +5,12 @@
 //! factor = feature                      the value itself
 //!        | feature "^" integer          a power of it
 //!        | "log(" feature ")"           ln(max(value, 1))
+//!        | "log(" feature ", " k ")"    ln(max(value, 1)) - k: how far from the usual size
 //!        | "hinge(" feature ", " k ")"  max(0, ln(max(value, 1)) - k)
 //!        | "eq(" feature ", " v ")"     1 if the value is v, else 0
+//!        | "not(" feature ", " v ")"    0 if the value is v, else 1
+//!        | "from(" feature ", " v ")"   1 if the value is v or more, else 0
+//!        | "ceil(" feature ", " t ")"   the value rounded up to a multiple of t
 //!        | "multiple(" feature ", " n ")"  1 if the value is a multiple of n, else 0
 //!        | "waste(" feature ", " t ")"  ln(ceil(value / t) * t / value): what rounding up to tiles of t costs
 //! ```
@@ -26,12 +30,18 @@ pub const FACTORS_MAX: usize = 4;
 pub enum Function {
     /// A power of the value.
     Power(i32),
-    /// ln(max(value, 1)).
-    Log,
+    /// ln(max(value, 1)) - centre.
+    Log(f64),
     /// max(0, ln(max(value, 1)) - knot).
     Hinge(f64),
     /// 1 where the value equals this.
     Equals(f64),
+    /// 1 where the value differs from this.
+    Not(f64),
+    /// 1 where the value is at least this.
+    From(f64),
+    /// The value rounded up to a multiple of this.
+    Ceil(f64),
     /// 1 where the value is a multiple of this.
     Multiple(f64),
     /// ln(ceil(value / tile) * tile / value).
@@ -43,9 +53,12 @@ impl Function {
     pub fn value(self, x: f64) -> f64 {
         match self {
             Self::Power(exponent) => x.powi(exponent),
-            Self::Log => x.max(1.0).ln(),
+            Self::Log(centre) => x.max(1.0).ln() - centre,
             Self::Hinge(knot) => (x.max(1.0).ln() - knot).max(0.0),
             Self::Equals(value) => f64::from(x == value),
+            Self::Not(value) => f64::from(x != value),
+            Self::From(value) => f64::from(x >= value),
+            Self::Ceil(tile) => (x / tile).ceil() * tile,
             Self::Multiple(of) => f64::from(x % of == 0.0),
             Self::Waste(tile) => {
                 let x = x.max(1.0);
@@ -117,7 +130,11 @@ impl fmt::Display for Factor {
         match self.function {
             Function::Power(1) => f.write_str(feature),
             Function::Power(exponent) => write!(f, "{feature}^{exponent}"),
-            Function::Log => write!(f, "log({feature})"),
+            Function::Log(0.0) => write!(f, "log({feature})"),
+            Function::Log(centre) => write!(f, "log({feature}, {centre})"),
+            Function::Not(value) => write!(f, "not({feature}, {value})"),
+            Function::From(value) => write!(f, "from({feature}, {value})"),
+            Function::Ceil(tile) => write!(f, "ceil({feature}, {tile})"),
             Function::Hinge(knot) => write!(f, "hinge({feature}, {knot})"),
             Function::Equals(value) => write!(f, "eq({feature}, {value})"),
             Function::Multiple(of) => write!(f, "multiple({feature}, {of})"),
@@ -170,7 +187,11 @@ impl FromStr for Factor {
         };
         let positive = parameter.filter(|&parameter| parameter >= 1.0);
         let function = match function {
-            "log" if parameter.is_none() => Some(Function::Log),
+            "log" if !arguments.contains(',') => Some(Function::Log(0.0)),
+            "log" => parameter.map(Function::Log),
+            "not" => parameter.map(Function::Not),
+            "from" => parameter.map(Function::From),
+            "ceil" => positive.map(Function::Ceil),
             "hinge" => parameter.map(Function::Hinge),
             "eq" => parameter.map(Function::Equals),
             "multiple" => positive.map(Function::Multiple),
@@ -232,7 +253,16 @@ mod tests {
     #[test]
     fn functions_have_their_written_values() {
         assert_eq!(Function::Power(-2).value(4.0), 1.0 / 16.0);
-        assert_eq!(Function::Log.value(0.0), 0.0);
+        assert_eq!(Function::Log(0.0).value(0.0), 0.0);
+        assert_eq!(Function::Log(2.0).value(1.0), -2.0);
+        assert_eq!(Function::Ceil(32.0).value(33.0), 64.0);
+        assert_eq!(
+            (
+                Function::Not(3.0).value(3.0),
+                Function::From(3.0).value(3.0)
+            ),
+            (0.0, 1.0)
+        );
         assert_eq!(Function::Hinge(2.0).value(std::f64::consts::E.powi(3)), 1.0);
         assert_eq!(Function::Hinge(2.0).value(1.0), 0.0);
         assert_eq!(Function::Multiple(16.0).value(48.0), 1.0);
@@ -266,7 +296,8 @@ mod tests {
             "waste(a, 0)",
             "a * ",
             "A",
-            "log(a, 1)",
+            "log(a, b)",
+            "ceil(a)",
         ] {
             assert!(text.parse::<Term>().is_err(), "{text}");
         }
@@ -276,7 +307,11 @@ mod tests {
         let positive = 1.0..1e6f64;
         prop_oneof![
             (-8..=8i32).prop_map(Function::Power),
-            Just(Function::Log),
+            (-5.0..30.0f64).prop_map(Function::Log),
+            Just(Function::Log(0.0)),
+            positive.clone().prop_map(Function::Not),
+            positive.clone().prop_map(Function::From),
+            positive.clone().prop_map(Function::Ceil),
             (-5.0..30.0f64).prop_map(Function::Hinge),
             positive.clone().prop_map(Function::Equals),
             positive.clone().prop_map(Function::Multiple),

@@ -1,38 +1,48 @@
 //! Which terms, and how many: what predicts held-out layers best.
 //!
-//! Every vocabulary that the rows can carry is cross-validated along its lasso path, with the lasso's own coefficients
-//! and with those of least squares on its support; the best of all is kept. Choosing by the error that is then reported
-//! makes that error a little too good. On public sets of 480 layers that is lost in the noise: the error over layers
-//! that took no part in the choice was 0.9 to 1.2 times the reported one (`tests/published_data.rs`).
+//! Several members are fitted, each without some of the folds, so that every layer has members that did not see it. A
+//! member grows a pool of products on its own rows ([`crate::growth`]) and fits the lasso along its path, with its own
+//! coefficients and with those of least squares on its support. How far down the path to go is then chosen by the error of
+//! held-out layers, and the model is either
+//!
+//! - the mean of the members: a sum of polynomials is a polynomial, and the mean of several that were each led astray by
+//!   other rows is better than any of them (Breiman 1996), where there are few layers or much noise; or
+//! - one fit like theirs to all layers, where there are layers enough for one polynomial to fill a model.
+//!
+//! Whichever errs less on held-out layers.
+
+use std::collections::BTreeMap;
 
 use wattfarm_cost::Kind;
-use wattfarm_cost::model::{TERMS_MAX, Weighted};
+use wattfarm_cost::model::{Term, Weighted};
 
 use super::FitError;
-use super::candidates::{Candidates, Vocabulary};
+use super::factors::Factors;
 use super::rows::Row;
 use super::validation::rmspe;
-use crate::lasso::{
-    CrossValidation, CrossValidationParameters, Design, HeldOut, PathParameters, cross_validate,
-    refit,
-};
+use crate::growth::{self, Base, Limits, Product};
+use crate::lasso::{Design, Gram, PathParameters, lasso_path, refit};
+use crate::parallel::in_parallel;
 
-/// Rows from which on each vocabulary is tried.
-const VOCABULARIES: [(usize, Vocabulary); 3] = [
-    (0, Vocabulary::Plain),
-    (20, Vocabulary::Curved),
-    (40, Vocabulary::Rich),
-];
+/// Rows from which on members differ little, and fewer do.
+pub(super) const MANY_ROWS: usize = 4_000;
 
-/// Rows for each term, at least.
-const ROWS_PER_TERM: usize = 3;
+/// Rows for each product of a pool, and what a pool may have nevertheless, with fewer rows for each.
+const ROWS_PER_PRODUCT: usize = 8;
+const SMALL_POOL: usize = 24;
+const ROWS_PER_PRODUCT_OF_SMALL: usize = 3;
 
-/// Candidates that may be chosen: at most, and where their raw terms turned out to be more than a model may have. One
-/// candidate makes three raw terms at most.
-const CHOSEN_MAX: [usize; 2] = [200, TERMS_MAX / 3];
+/// Rows from which on every size is in a pool: a power law is what a layer's cost is like before anything else.
+const ROWS_FOR_SIZES: usize = 40;
+
+/// Factors of a product.
+const DEGREE: usize = 3;
 
 /// Keeps nearly dependent columns from blowing up in least squares, without a visible effect on others.
 const RIDGE: f64 = 1e-4;
+
+/// A term that changes no row's logarithm by more than this is left out.
+const EFFECT_MIN: f64 = 1e-6;
 
 /// What is to be explained.
 pub(super) struct Problem<'a> {
@@ -40,10 +50,12 @@ pub(super) struct Problem<'a> {
     pub(super) rows: &'a [Row],
     /// Correction of each row: ln(measured / scale).
     pub(super) corrections: &'a [f64],
-    /// Fold of each row.
+    /// Fold of each row, counted from 0 without gaps.
     pub(super) folds: &'a [usize],
     /// What every prediction is held between.
     pub(super) bounds: (f64, f64),
+    /// Terms, at most.
+    pub(super) terms_max: usize,
     pub(super) threads: usize,
 }
 
@@ -53,122 +65,340 @@ pub(super) struct Choice {
     pub(super) terms: Vec<Weighted>,
     /// Correction of each row, within the bounds, as predicted without the row's fold.
     pub(super) held_out: Vec<f64>,
-    /// RMSPE of `held_out`.
-    error: f64,
+    /// RMSPE of held-out rows, by which it was chosen.
+    pub(super) error: f64,
 }
 
-/// The best polynomial of all vocabularies; of equals the plainest.
+/// A fit along its path.
+struct Member {
+    pool: Vec<Product>,
+    /// By falling λ.
+    steps: Vec<Step>,
+    /// For each step and each variant, the predictions for the rows that the member did not see, by row.
+    held_out: Vec<[BTreeMap<usize, f64>; 2]>,
+}
+
+/// One λ: the lasso's own coefficients of the pool, and those of least squares on its support.
+struct Step {
+    variants: [Polynomial; 2],
+}
+
+#[derive(Clone)]
+struct Polynomial {
+    intercept: f64,
+    /// One for each product of the pool.
+    coefficients: Vec<f64>,
+}
+
+/// The best polynomial.
 pub(super) fn choose(problem: &Problem<'_>) -> Result<Choice, FitError> {
-    let mut best: Option<Choice> = None;
-    for (rows_min, vocabulary) in VOCABULARIES {
-        if problem.rows.len() >= rows_min {
-            let choice = choose_among(
-                problem,
-                &Candidates::new(problem.kind, problem.rows, vocabulary),
-            )?;
-            best = best
-                .filter(|best| best.error <= choice.error)
-                .or(Some(choice));
+    let factors = Factors::of(problem.kind, problem.rows);
+    let base = Base {
+        columns: &factors.columns,
+        rows: problem.rows.len(),
+    };
+    let sizes = match problem.rows.len() {
+        0..ROWS_FOR_SIZES => Vec::new(),
+        _ => factors.sizes(),
+    };
+    let folds = 1 + problem.folds.iter().copied().max().unwrap_or(0);
+    let plan = Plan::of(problem.rows.len(), folds);
+    let members = in_parallel(plan.members, problem.threads, |member| {
+        let first = member * plan.stride;
+        let is_seen = |row: &usize| (problem.folds[*row] + folds - first) % folds >= plan.left_out;
+        let (seen, unseen): (Vec<usize>, Vec<usize>) = (0..problem.rows.len()).partition(is_seen);
+        Member::fit(problem, base, &sizes, &seen, &unseen)
+    });
+    let members = members.into_iter().collect::<Result<Vec<Member>, _>>()?;
+    let steps = members
+        .iter()
+        .map(|member| member.steps.len())
+        .min()
+        .expect("a fold at least");
+    let (mut mean, mut single) = (Best::default(), Best::default());
+    for step in 0..steps {
+        for variant in 0..2 {
+            let outcome = Outcome::of(problem, &members, step, variant);
+            if terms_of_mean(&members, step, variant) <= problem.terms_max {
+                mean.consider(outcome.error_of_mean, step, variant);
+            }
+            single.consider(outcome.error_of_one, step, variant);
         }
     }
-    Ok(best.expect("the first vocabulary needs no rows"))
-}
-
-fn choose_among(problem: &Problem<'_>, candidates: &Candidates) -> Result<Choice, FitError> {
-    let weights: Vec<f64> = problem.rows.iter().map(|row| row.weight).collect();
-    let design = Design::new(
-        &candidates.columns,
-        candidates.count(),
-        problem.corrections,
-        Some(&weights),
-    )
-    .map_err(FitError::Design)?;
-    let mut choice = None;
-    for chosen_max in CHOSEN_MAX {
-        let chosen_max = chosen_max.min((problem.rows.len() / ROWS_PER_TERM).max(1));
-        let found = choice_of(
-            problem,
-            candidates,
-            validate(problem, candidates, &design, chosen_max)?,
-        )?;
-        let fits = found.terms.len() <= TERMS_MAX;
-        choice = Some(found);
-        if fits {
-            break;
-        }
-    }
-    Ok(choice.expect("there are two limits"))
-}
-
-fn validate(
-    problem: &Problem<'_>,
-    candidates: &Candidates,
-    design: &Design<'_>,
-    chosen_max: usize,
-) -> Result<CrossValidation, FitError> {
-    let path = PathParameters {
-        lambda_count: 60,
-        // The folds' errors differ by far more than fits at these gaps do.
-        tolerance: 1e-5,
-        sweeps_max: 1_000,
-        gain_min: 1e-3,
-        terms_max: Some(chosen_max),
-        penalty_factors: Some(candidates.penalties()),
-        ..PathParameters::default()
+    let is_mean = mean.error <= single.error;
+    let Best {
+        error,
+        step,
+        variant,
+    } = if is_mean { mean } else { single };
+    let held_out = Outcome::of(problem, &members, step, variant);
+    let (polynomials, held_out) = if is_mean {
+        let polynomials = members
+            .into_iter()
+            .map(|mut member| {
+                (
+                    member.pool,
+                    member.steps.swap_remove(step).variants[variant].clone(),
+                )
+            })
+            .collect();
+        (polynomials, held_out.mean)
+    } else {
+        let all: Vec<usize> = (0..problem.rows.len()).collect();
+        let mut whole = Member::fit(problem, base, &sizes, &all, &[])?;
+        let step = step.min(whole.steps.len() - 1);
+        let polynomial = whole.steps.swap_remove(step).variants[variant].clone();
+        (vec![(whole.pool, polynomial)], held_out.one)
     };
-    let parameters = CrossValidationParameters {
-        path,
-        relaxed_ridge: Some(RIDGE),
-        threads: problem.threads,
-    };
-    let (low, high) = problem.bounds;
-    let metric = |held_out: HeldOut<'_>| {
-        let pairs = held_out.predictions.iter().zip(held_out.targets);
-        rmspe(pairs.map(|(prediction, target)| prediction.clamp(low, high) - target))
-    };
-    cross_validate(design, problem.folds, &parameters, metric).map_err(FitError::CrossValidation)
-}
-
-fn choice_of(
-    problem: &Problem<'_>,
-    candidates: &Candidates,
-    found: CrossValidation,
-) -> Result<Choice, FitError> {
-    let plain_error = found.plain.errors[found.plain.best];
-    let relaxed = found
-        .relaxed
-        .filter(|relaxed| relaxed.errors[relaxed.best] < plain_error);
-    let (error, held_out, intercept, coefficients) = match relaxed {
-        Some(relaxed) => {
-            let support = found.path.points[relaxed.best].fit.support();
-            let fit = refit(&found.gram, &support, RIDGE).map_err(FitError::Refit)?;
-            (
-                relaxed.errors[relaxed.best],
-                relaxed.best_predictions,
-                fit.intercept,
-                fit.coefficients,
-            )
-        }
-        None => {
-            let fit = &found.path.points[found.plain.best].fit;
-            (
-                plain_error,
-                found.plain.best_predictions,
-                fit.intercept,
-                fit.coefficients.clone(),
-            )
-        }
-    };
-    let (low, high) = problem.bounds;
-    let held_out = held_out
-        .into_iter()
-        .map(|correction| correction.clamp(low, high))
-        .collect();
-    let (constant, terms) = candidates.expand(&coefficients);
+    let (intercept, terms) = expand(&factors, base, &polynomials);
     Ok(Choice {
-        intercept: intercept + constant,
+        intercept,
         terms,
         held_out,
         error,
     })
+}
+
+/// Which folds members leave out: some in a row, each member beginning at another.
+struct Plan {
+    members: usize,
+    stride: usize,
+    left_out: usize,
+}
+
+impl Plan {
+    /// Of few rows a member for each fold, that leaves out three tenths of them, so that three members did not see a row;
+    /// of many rows a member for each two folds.
+    fn of(rows: usize, folds: usize) -> Self {
+        if rows < MANY_ROWS {
+            Self {
+                members: folds,
+                stride: 1,
+                left_out: (folds * 3 / 10).max(1),
+            }
+        } else {
+            Self {
+                members: folds / 2,
+                stride: 2,
+                left_out: 2,
+            }
+        }
+    }
+}
+
+/// The step and variant with the least error.
+struct Best {
+    error: f64,
+    step: usize,
+    variant: usize,
+}
+
+impl Default for Best {
+    fn default() -> Self {
+        Self {
+            error: f64::INFINITY,
+            step: 0,
+            variant: 0,
+        }
+    }
+}
+
+impl Best {
+    fn consider(&mut self, error: f64, step: usize, variant: usize) {
+        if error < self.error {
+            *self = Self {
+                error,
+                step,
+                variant,
+            };
+        }
+    }
+}
+
+/// What held-out rows say of one step and variant.
+struct Outcome {
+    /// RMSPE of the mean of the members that did not see a row.
+    error_of_mean: f64,
+    /// RMSPE of each of these alone.
+    error_of_one: f64,
+    /// Each row's prediction by their mean.
+    mean: Vec<f64>,
+    /// Each row's prediction by the first of them.
+    one: Vec<f64>,
+}
+
+impl Outcome {
+    fn of(problem: &Problem<'_>, members: &[Member], step: usize, variant: usize) -> Self {
+        let (low, high) = problem.bounds;
+        let mut sums = vec![(0.0, 0.0); problem.rows.len()];
+        let mut one = vec![f64::NAN; problem.rows.len()];
+        let mut alone = Vec::new();
+        for member in members {
+            for (&row, prediction) in &member.held_out[step][variant] {
+                let prediction = prediction.clamp(low, high);
+                sums[row].0 += prediction;
+                sums[row].1 += 1.0;
+                if one[row].is_nan() {
+                    one[row] = prediction;
+                }
+                alone.push(prediction - problem.corrections[row]);
+            }
+        }
+        let mean: Vec<f64> = sums.into_iter().map(|(sum, count)| sum / count).collect();
+        let errors = mean
+            .iter()
+            .zip(problem.corrections)
+            .map(|(mean, truth)| mean - truth);
+        Self {
+            error_of_mean: rmspe(errors),
+            error_of_one: rmspe(alone.into_iter()),
+            mean,
+            one,
+        }
+    }
+}
+
+impl Member {
+    fn fit(
+        problem: &Problem<'_>,
+        base: Base<'_>,
+        sizes: &[usize],
+        seen: &[usize],
+        unseen: &[usize],
+    ) -> Result<Self, FitError> {
+        let target: Vec<f64> = seen.iter().map(|&row| problem.corrections[row]).collect();
+        let weights: Vec<f64> = seen.iter().map(|&row| problem.rows[row].weight).collect();
+        let limits = Limits {
+            products: pool_size(seen.len()).min(problem.terms_max),
+            degree: DEGREE,
+        };
+        let pool = growth::grow(base, seen, &target, sizes, limits);
+        let columns: Vec<f64> = pool
+            .iter()
+            .flat_map(|product| base.product(product, seen))
+            .collect();
+        let design =
+            Design::new(&columns, pool.len(), &target, Some(&weights)).map_err(FitError::Design)?;
+        let gram = Gram::new(&design, 1);
+        let path = lasso_path(&gram, &path_parameters(&pool)).map_err(FitError::Path)?;
+        let mut steps = Vec::new();
+        for point in &path.points {
+            let least_squares =
+                refit(&gram, &point.fit.support(), RIDGE).map_err(FitError::Refit)?;
+            let lasso = Polynomial {
+                intercept: point.fit.intercept,
+                coefficients: point.fit.coefficients.clone(),
+            };
+            let relaxed = Polynomial {
+                intercept: least_squares.intercept,
+                coefficients: least_squares.coefficients,
+            };
+            steps.push(Step {
+                variants: [lasso, relaxed],
+            });
+        }
+        let unseen_columns: Vec<Vec<f64>> = pool
+            .iter()
+            .map(|product| base.product(product, unseen))
+            .collect();
+        let predicted = |polynomial: &Polynomial| {
+            let mut values = vec![polynomial.intercept; unseen.len()];
+            for (column, coefficient) in unseen_columns.iter().zip(&polynomial.coefficients) {
+                if *coefficient != 0.0 {
+                    values
+                        .iter_mut()
+                        .zip(column)
+                        .for_each(|(value, x)| *value += coefficient * x);
+                }
+            }
+            unseen.iter().copied().zip(values).collect()
+        };
+        let held_out = steps
+            .iter()
+            .map(|step| [predicted(&step.variants[0]), predicted(&step.variants[1])])
+            .collect();
+        Ok(Self {
+            pool,
+            steps,
+            held_out,
+        })
+    }
+}
+
+/// How many products are grown to choose from.
+fn pool_size(rows: usize) -> usize {
+    let small = SMALL_POOL.min(rows / ROWS_PER_PRODUCT_OF_SMALL);
+    (rows / ROWS_PER_PRODUCT).max(small).max(1)
+}
+
+/// Members go down the same number of steps, so that a step means the same for all.
+fn path_parameters(pool: &[Product]) -> PathParameters {
+    PathParameters {
+        penalty_factors: Some(pool.iter().map(|product| product.len() as f64).collect()),
+        lambda_count: 40,
+        lambda_ratio: 1e-4,
+        // The members' errors differ by far more than fits at these gaps do.
+        tolerance: 1e-5,
+        sweeps_max: 1_000,
+        gain_min: 0.0,
+        unexplained_min: 0.0,
+        ..PathParameters::default()
+    }
+}
+
+/// Different products with a coefficient in any member.
+fn terms_of_mean(members: &[Member], step: usize, variant: usize) -> usize {
+    let mut products: Vec<&Product> = members
+        .iter()
+        .flat_map(|member| {
+            let coefficients = &member.steps[step].variants[variant].coefficients;
+            let used = member.pool.iter().zip(coefficients);
+            used.filter(|(_, coefficient)| **coefficient != 0.0)
+                .map(|(product, _)| product)
+        })
+        .collect();
+    products.sort_unstable();
+    products.dedup();
+    products.len()
+}
+
+/// The mean of polynomials as one, its largest terms first.
+fn expand(
+    factors: &Factors,
+    base: Base<'_>,
+    polynomials: &[(Vec<Product>, Polynomial)],
+) -> (f64, Vec<Weighted>) {
+    let share = 1.0 / polynomials.len() as f64;
+    let mut intercept = 0.0;
+    let mut coefficients: BTreeMap<&Product, f64> = BTreeMap::new();
+    for (pool, polynomial) in polynomials {
+        intercept += share * polynomial.intercept;
+        for (product, coefficient) in pool.iter().zip(&polynomial.coefficients) {
+            if *coefficient != 0.0 {
+                *coefficients.entry(product).or_default() += share * coefficient;
+            }
+        }
+    }
+    let rows: Vec<usize> = (0..base.rows).collect();
+    let mut terms: Vec<(f64, Weighted)> = Vec::new();
+    for (product, coefficient) in coefficients {
+        let values = base.product(product, &rows);
+        let effect = coefficient.abs()
+            * values
+                .iter()
+                .fold(0.0_f64, |most, value| most.max(value.abs()));
+        if effect > EFFECT_MIN {
+            let own = product
+                .iter()
+                .map(|&place| factors.get(place).clone())
+                .collect();
+            let term = Term::new(own).expect("one to three factors");
+            terms.push((effect, Weighted { term, coefficient }));
+        }
+    }
+    terms.sort_by(|a, b| b.0.total_cmp(&a.0));
+    (
+        intercept,
+        terms.into_iter().map(|(_, weighted)| weighted).collect(),
+    )
 }

@@ -1,4 +1,4 @@
-//! The base functions of a kind's features that candidates are made of.
+//! The base functions of a kind's features that terms are products of.
 
 use std::collections::BTreeSet;
 
@@ -7,32 +7,44 @@ use wattfarm_cost::model::{Factor, Function, feature_names};
 
 use super::rows::Row;
 
-/// What a base function tells, which decides on the products that it is good for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Role {
-    /// How large something is: a logarithm.
-    Size,
-    /// Whether a feature has one certain value.
-    Case,
-    /// Whether a size is a multiple of a tile.
-    Multiple,
-    /// From where on a logarithm counts differently.
-    Bend,
-    /// What rounding up to tiles costs.
-    Waste,
+/// Base functions with their values.
+#[derive(Debug)]
+pub(super) struct Factors {
+    factors: Vec<Factor>,
+    /// One after the other, each with a value for each row.
+    pub(super) columns: Vec<f64>,
 }
 
-/// A base function with its values.
-#[derive(Debug)]
-pub(super) struct Base {
-    pub(super) factor: Factor,
-    pub(super) role: Role,
-    /// Whether it may be part of products beyond those of two sizes.
-    pub(super) is_key: bool,
-    /// One value for each row.
-    pub(super) column: Vec<f64>,
-    /// What is taken off before products are formed: the mean of what varies smoothly, nothing off a yes or no.
-    pub(super) centre: f64,
+impl Factors {
+    /// The base functions that vary over `rows`, all of one kind; no two have the same values.
+    pub(super) fn of(kind: Kind, rows: &[Row]) -> Self {
+        let (mut factors, mut columns) = (Vec::new(), Vec::new());
+        let mut seen = BTreeSet::new();
+        for feature in feature_names(kind) {
+            let values: Vec<f64> = rows
+                .iter()
+                .filter_map(|row| row.features.get(feature))
+                .collect();
+            for function in functions(feature, &values) {
+                let column: Vec<f64> = values.iter().map(|value| function.value(*value)).collect();
+                if tells(function, &column) && seen.insert(fingerprint(&column)) {
+                    factors.push(Factor::new(feature, function));
+                    columns.extend(column);
+                }
+            }
+        }
+        Self { factors, columns }
+    }
+
+    /// The places of the logarithms.
+    pub(super) fn sizes(&self) -> Vec<usize> {
+        let is_size = |place: &usize| matches!(self.factors[*place].function, Function::Log(_));
+        (0..self.factors.len()).filter(is_size).collect()
+    }
+
+    pub(super) fn get(&self, place: usize) -> &Factor {
+        &self.factors[place]
+    }
 }
 
 /// Rows that must have, and rows that must lack, a property for a model to speak of it.
@@ -42,21 +54,29 @@ const CASE_ROWS_MIN: usize = 4;
 const BEND_ROWS_MIN: usize = 40;
 
 /// Rows for each bend of a feature, and the most of them.
-const ROWS_PER_BEND: usize = 60;
-const BENDS_MAX: usize = 5;
+const ROWS_PER_BEND: usize = 150;
+const BENDS_MAX: usize = 7;
 
 /// Different values that a feature must have to bend.
 const BEND_VALUES_MIN: usize = 8;
 
-/// The largest kernel, stride or dilation that may be a case of its own.
+/// The largest kernel, stride or dilation that may be a case of its own, and the largest number of channels.
 const STEP_MAX: f64 = 11.0;
+const WIDTH_CASE_MAX: f64 = 4.0;
 
 /// Widths that vectors, registers and thread groups come in.
-const MULTIPLES: [f64; 5] = [4.0, 8.0, 16.0, 32.0, 64.0];
+const MULTIPLES: [f64; 6] = [2.0, 4.0, 8.0, 16.0, 32.0, 64.0];
 const TILES: [f64; 5] = [8.0, 16.0, 32.0, 64.0, 128.0];
 
 /// Features that kernels cut into tiles.
-const TILED: [&str; 5] = ["gemm_m", "gemm_n", "gemm_k", "out_width", "in_channels"];
+const TILED: [&str; 6] = [
+    "gemm_m",
+    "gemm_n",
+    "gemm_k",
+    "out_width",
+    "in_channels",
+    "batch",
+];
 
 /// What sort of feature it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -68,140 +88,115 @@ enum Group {
     Step,
     /// A size that code is vectorised over.
     Width,
-    /// A size that much of the cost follows.
-    Amount,
     /// Any other size.
-    Minor,
+    Amount,
 }
 
 fn group(feature: &str) -> Group {
     match feature {
         "bias" | "activation" | "ceil_mode" | "causal" => Group::Switch,
-        "pad_top" | "pad_bottom" | "pad_left" | "pad_right" => Group::Padding,
+        "pad_top" | "pad_bottom" | "pad_left" | "pad_right" | "uneven_padding" => Group::Padding,
         "kernel_h" | "kernel_w" | "stride_h" | "stride_w" | "dilation_h" | "dilation_w"
         | "groups" | "size" | "entries" => Group::Step,
         "in_channels" | "out_channels" | "channels" | "features" | "in_features"
         | "out_features" | "inner" | "head_dim" | "run" | "gemm_n" => Group::Width,
-        "batch" | "flops" | "bytes" | "input_bytes" | "parameter_bytes" | "output_bytes"
-        | "gemm_m" | "gemm_k" => Group::Amount,
-        _ => Group::Minor,
+        _ => Group::Amount,
     }
 }
 
-/// The base functions that vary over `rows`, all of one kind; bends and waste only if `with_details`.
-pub(super) fn base(kind: Kind, rows: &[Row], with_details: bool) -> Vec<Base> {
-    let of_feature = |feature| {
-        let values = distinct(rows, feature);
-        let mut functions = functions(feature, &values);
-        if with_details {
-            functions.extend(details(feature, &values, rows.len()));
-        }
-        functions
-            .into_iter()
-            .filter_map(move |(function, role)| made(rows, feature, function, role))
+fn functions(feature: &str, values: &[f64]) -> Vec<Function> {
+    let distinct = distinct(values);
+    let cases = |most: f64| {
+        let small = distinct.iter().copied().filter(move |value| *value <= most);
+        small.map(Function::Equals)
     };
-    feature_names(kind)
-        .into_iter()
-        .flat_map(of_feature)
-        .collect()
-}
-
-fn functions(feature: &str, values: &[f64]) -> Vec<(Function, Role)> {
-    let size = (Function::Log, Role::Size);
-    let case = |&value: &f64| (Function::Equals(value), Role::Case);
+    let size = || [Function::Log(centre(values))];
     match group(feature) {
-        Group::Switch => values.iter().skip(1).map(case).collect(),
-        Group::Padding => vec![case(&0.0)],
-        Group::Step => {
-            let cases = values.iter().filter(|value| **value <= STEP_MAX).map(case);
-            [size].into_iter().chain(cases).collect()
+        Group::Switch => {
+            let others = distinct
+                .iter()
+                .copied()
+                .filter(|value| *value != 0.0)
+                .map(Function::Equals);
+            std::iter::once(Function::Not(0.0)).chain(others).collect()
         }
-        Group::Width => {
-            let multiples = MULTIPLES.map(|tile| (Function::Multiple(tile), Role::Multiple));
-            // One output channel a group (depthwise), and images of three colours, have code of their own.
-            [size, case(&1.0), case(&3.0)]
-                .into_iter()
-                .chain(multiples)
-                .collect()
-        }
-        Group::Amount | Group::Minor => vec![size],
+        Group::Padding => vec![Function::Not(0.0)],
+        Group::Step => size().into_iter().chain(cases(STEP_MAX)).collect(),
+        Group::Width => size()
+            .into_iter()
+            .chain(cases(WIDTH_CASE_MAX))
+            .chain(MULTIPLES.map(Function::Multiple))
+            .chain(bends(values, &distinct))
+            .chain(waste(feature))
+            .collect(),
+        Group::Amount => size()
+            .into_iter()
+            .chain(bends(values, &distinct))
+            .chain(waste(feature))
+            .collect(),
     }
 }
 
-fn details(feature: &str, values: &[f64], rows: usize) -> Vec<(Function, Role)> {
-    let bends = match group(feature) {
-        Group::Width | Group::Amount | Group::Minor => knots(values, rows),
-        Group::Switch | Group::Padding | Group::Step => Vec::new(),
-    };
-    let waste = if TILED.contains(&feature) {
-        TILES.to_vec()
-    } else {
-        Vec::new()
-    };
-    let bends = bends
-        .into_iter()
-        .map(|knot| (Function::Hinge(knot), Role::Bend));
-    bends
-        .chain(
-            waste
-                .into_iter()
-                .map(|tile| (Function::Waste(tile), Role::Waste)),
-        )
-        .collect()
+fn waste(feature: &str) -> impl Iterator<Item = Function> {
+    let tiles = TILED
+        .contains(&feature)
+        .then_some(TILES.map(Function::Waste));
+    tiles.into_iter().flatten()
 }
 
 /// Where a feature's logarithm may bend: at quantiles of its values, more of them the more rows there are.
-fn knots(values: &[f64], rows: usize) -> Vec<f64> {
-    if rows < BEND_ROWS_MIN || values.len() < BEND_VALUES_MIN {
+fn bends(values: &[f64], distinct: &[f64]) -> Vec<Function> {
+    if values.len() < BEND_ROWS_MIN || distinct.len() < BEND_VALUES_MIN {
         return Vec::new();
     }
-    let count = (rows / ROWS_PER_BEND).clamp(1, BENDS_MAX);
-    let quantile = |k: usize| values[k * values.len() / (count + 1)].max(1.0).ln();
-    // Two decimals are enough, and readable in the model.
-    let mut knots: Vec<f64> = (1..=count)
-        .map(|k| (quantile(k) * 100.0).round() / 100.0)
-        .collect();
+    let mut ascending = values.to_vec();
+    ascending.sort_by(f64::total_cmp);
+    let count = (values.len() / ROWS_PER_BEND).clamp(1, BENDS_MAX);
+    let quantile = |k: usize| ascending[k * ascending.len() / (count + 1)].max(1.0).ln();
+    let mut knots: Vec<f64> = (1..=count).map(|k| rounded(quantile(k))).collect();
     knots.dedup();
-    knots
+    knots.into_iter().map(Function::Hinge).collect()
 }
 
-/// The values of a feature, ascending.
-fn distinct(rows: &[Row], feature: &str) -> Vec<f64> {
-    let bits: BTreeSet<u64> = rows
-        .iter()
-        .filter_map(|row| row.features.get(feature))
-        .map(f64::to_bits)
-        .collect();
+/// The usual size: products of deviations from it say what their factors alone don't.
+fn centre(values: &[f64]) -> f64 {
+    let sum: f64 = values.iter().map(|value| value.max(1.0).ln()).sum();
+    rounded(sum / values.len() as f64)
+}
+
+/// Two decimals are enough, and readable in the model.
+fn rounded(value: f64) -> f64 {
+    (value * 100.0).round() / 100.0
+}
+
+/// The values that occur, ascending.
+fn distinct(values: &[f64]) -> Vec<f64> {
+    let bits: BTreeSet<u64> = values.iter().map(|value| value.to_bits()).collect();
     bits.into_iter().map(f64::from_bits).collect() // no feature is negative, so the bits are in the values' order
 }
 
-/// A base function with its values, `None` if they tell too little.
-fn made(rows: &[Row], feature: &str, function: Function, role: Role) -> Option<Base> {
-    let factor = Factor::new(feature, function);
-    let column: Vec<f64> = rows.iter().map(|row| factor.value(&row.features)).collect();
-    let is_key = match role {
-        Role::Size | Role::Bend => {
-            matches!(group(feature), Group::Step | Group::Width | Group::Amount)
-        }
-        Role::Case => matches!(group(feature), Group::Step | Group::Width),
-        Role::Multiple => true,
-        Role::Waste => feature == "gemm_n",
-    };
-    let (tells, centre) = match role {
-        Role::Case | Role::Multiple => {
+/// Whether a base function says something of these rows.
+fn tells(function: Function, column: &[f64]) -> bool {
+    match function {
+        Function::Equals(_) | Function::Not(_) | Function::From(_) | Function::Multiple(_) => {
             let with = column.iter().filter(|&&value| value == 1.0).count();
-            (with.min(rows.len() - with) >= CASE_ROWS_MIN, 0.0)
+            with.min(column.len() - with) >= CASE_ROWS_MIN
         }
-        Role::Size | Role::Bend | Role::Waste => (
-            column.iter().any(|&value| value != column[0]),
-            column.iter().sum::<f64>() / rows.len() as f64,
-        ),
-    };
-    tells.then_some(Base {
-        factor,
-        role,
-        is_key,
-        column,
-        centre,
-    })
+        _ => column.iter().any(|&value| value != column[0]),
+    }
+}
+
+/// A column up to scale, shift and rounding: columns that differ by no more say the same.
+fn fingerprint(column: &[f64]) -> Vec<i64> {
+    let (least, most) = column.iter().fold(
+        (f64::INFINITY, f64::NEG_INFINITY),
+        |(least, most), &value| (least.min(value), most.max(value)),
+    );
+    let place = |value: &f64| ((value - least) / (most - least) * 1e6).round() as i64;
+    let places: Vec<i64> = column.iter().map(place).collect();
+    // A falling column says what a rising one does.
+    match places[0] > 500_000 {
+        true => places.into_iter().map(|place| 1_000_000 - place).collect(),
+        false => places,
+    }
 }

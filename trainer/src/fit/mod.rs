@@ -2,12 +2,11 @@
 //! measurements in any order, on any number of threads.
 //!
 //! 1. Replicas of a layer become one row ([`rows`]).
-//! 2. A yardstick in operations and bytes carries the model beyond its samples ([`scale`]).
-//! 3. What is left, ln(measured / scale), is explained by a sparse polynomial: the lasso chooses among [`candidates`],
-//!    made of the base functions in [`factors`], and cross-validation says how many ([`choice`]).
+//! 2. A yardstick, what amounts of work cost, carries the model beyond its samples ([`scale`]).
+//! 3. What is left, ln(measured / scale), is explained by a sparse polynomial: products of the base functions in
+//!    [`factors`] are grown, the lasso chooses among them, and held-out layers say how many ([`choice`]).
 //! 4. The predictions for held-out layers give the model's figures ([`validation`]).
 
-mod candidates;
 mod choice;
 mod factors;
 mod rows;
@@ -15,18 +14,27 @@ mod scale;
 mod validation;
 
 use wattfarm_cost::measurement::Recipe;
-use wattfarm_cost::model::{Bound, Model, ModelError, ModelKey, Provenance};
+use wattfarm_cost::model::{
+    Bound, Model, ModelError, ModelKey, Provenance, Scale, TERMS_MAX, Validation, Weighted,
+};
 
-use crate::lasso::{CrossValidationError, DesignError, RefitError};
-use choice::{Choice, Problem};
+use crate::lasso::{self, DesignError, RefitError};
+use choice::Problem;
 use rows::Row;
 pub use rows::Sample;
+pub(crate) use validation::quantile;
 
 /// Layers below which nothing is learned but the scale.
 const ROWS_MIN: usize = 5;
 
 /// Folds, where there are layers enough to leave each fold a few.
 const FOLDS: u64 = 10;
+
+/// Layers below which a fold might be empty if hashes decided.
+const DEALT_BELOW: usize = 200;
+
+/// A flat yardstick is taken only if the error it leaves is this share of the other's: beyond the samples it knows nothing.
+const FLAT_ERROR_MAX: f64 = 0.8;
 
 /// How far beyond the corrections that were seen a prediction may go, as a share of their range.
 const CORRECTION_MARGIN: f64 = 0.1;
@@ -54,9 +62,9 @@ pub enum FitError {
     /// The candidates' columns can't be used.
     #[error("lay out the candidates")]
     Design(#[source] DesignError),
-    /// No fit could be validated.
-    #[error("cross-validate")]
-    CrossValidation(#[source] CrossValidationError),
+    /// The lasso could not be fitted.
+    #[error("fit the lasso")]
+    Path(#[source] lasso::FitError),
     /// The chosen terms could not be fitted again.
     #[error("refit the chosen terms")]
     Refit(#[source] RefitError),
@@ -82,52 +90,30 @@ pub fn fit(
     threads: usize,
 ) -> Result<Model, FitError> {
     let rows = rows::rows(&key, samples)?;
-    let scale = scale::fit_scale(&rows, key.target);
-    let corrections: Vec<f64> = rows
-        .iter()
-        .map(|row| row.log_value - scale.of(&row.layer).ln())
-        .collect();
-    let (correction_min, correction_max) = bounds(&corrections);
-    let (intercept, terms, validation) = if rows.len() < ROWS_MIN {
-        let mean = corrections.iter().sum::<f64>() / corrections.len() as f64;
-        (mean, Vec::new(), validation::unknown())
-    } else {
-        let folds = folds(&rows);
-        let problem = Problem {
-            kind: key.kind,
-            rows: &rows,
-            corrections: &corrections,
-            folds: &folds,
-            bounds: (correction_min, correction_max),
-            threads,
-        };
-        let Choice {
-            intercept,
-            terms,
-            held_out,
-            ..
-        } = choice::choose(&problem)?;
-        let log_ratios: Vec<f64> = held_out
-            .iter()
-            .zip(&corrections)
-            .map(|(predicted, z)| predicted - z)
-            .collect();
-        (
-            intercept,
-            terms,
-            validation::validation(count_folds(&folds), &log_ratios),
-        )
-    };
+    let mut best = Attempt::new(
+        key,
+        &rows,
+        scale::fit_scale(key.kind, &rows, key.target),
+        threads,
+    )?;
+    // Where no sum of costs describes the layers, the polynomial does better without.
+    if rows.len() < choice::MANY_ROWS && !best.scale.costs.is_empty() {
+        let flat = Attempt::new(key, &rows, scale::flat(&rows), threads)?;
+        if flat.error < FLAT_ERROR_MAX * best.error {
+            best = flat;
+        }
+    }
+    let (correction_min, correction_max) = best.bounds;
     let model = Model {
         key,
         version: 0,
-        scale,
-        intercept,
-        terms,
+        scale: best.scale,
+        intercept: best.intercept,
+        terms: best.terms,
         correction_min,
         correction_max,
         domain: domain(&rows),
-        validation,
+        validation: best.validation,
         provenance: Provenance {
             recipe: origin.recipe,
             samples: samples.len() as u64,
@@ -138,6 +124,64 @@ pub fn fit(
     };
     model.check().map_err(FitError::Model)?;
     Ok(model)
+}
+
+/// A yardstick with the polynomial that corrects it.
+struct Attempt {
+    scale: Scale,
+    bounds: (f64, f64),
+    intercept: f64,
+    terms: Vec<Weighted>,
+    validation: Validation,
+    /// RMSPE of held-out rows.
+    error: f64,
+}
+
+impl Attempt {
+    fn new(key: ModelKey, rows: &[Row], scale: Scale, threads: usize) -> Result<Self, FitError> {
+        let corrections: Vec<f64> = rows
+            .iter()
+            .map(|row| rounded(row.log_value - scale.of(&row.features).ln()))
+            .collect();
+        let bounds = bounds(&corrections);
+        if rows.len() < ROWS_MIN {
+            return Ok(Self {
+                scale,
+                bounds,
+                intercept: corrections.iter().sum::<f64>() / corrections.len() as f64,
+                terms: Vec::new(),
+                validation: validation::unknown(),
+                error: f64::INFINITY,
+            });
+        }
+        let folds = folds(rows);
+        let problem = Problem {
+            kind: key.kind,
+            rows,
+            corrections: &corrections,
+            folds: &folds,
+            bounds,
+            terms_max: TERMS_MAX - scale.costs.len(),
+            threads,
+        };
+        let choice = choice::choose(&problem)?;
+        let pairs = choice.held_out.iter().zip(&corrections);
+        let log_ratios: Vec<f64> = pairs.map(|(predicted, truth)| predicted - truth).collect();
+        let fold_count = 1 + folds.iter().copied().max().unwrap_or(0);
+        Ok(Self {
+            scale,
+            bounds,
+            intercept: choice.intercept,
+            terms: choice.terms,
+            validation: validation::validation(fold_count, &log_ratios),
+            error: choice.error,
+        })
+    }
+}
+
+/// To a billionth: what is chosen among equals shall not hang on the last bits of a logarithm.
+fn rounded(correction: f64) -> f64 {
+    (correction * 1e9).round() / 1e9
 }
 
 /// What a correction is held between.
@@ -151,24 +195,18 @@ fn bounds(corrections: &[f64]) -> (f64, f64) {
     (least - margin, most + margin)
 }
 
-/// The fold of each row. With layers enough its hash decides, so that a layer stays in its fold as others come; few
-/// layers are dealt out evenly, and very few are each a fold.
+/// The fold of each row, counted from 0 without gaps. With layers enough its hash decides, so that a layer stays in its
+/// fold as others come; few layers are dealt out evenly, and very few are each a fold.
 fn folds(rows: &[Row]) -> Vec<usize> {
+    let by_hash: Vec<usize> = rows
+        .iter()
+        .map(|row| (row.hash.low_bits() % FOLDS) as usize)
+        .collect();
     match rows.len() {
         count @ 0..10 => (0..count).collect(),
-        count @ 10..20 => (0..count).map(|row| row % 5).collect(),
-        _ => rows
-            .iter()
-            .map(|row| (row.hash.low_bits() % FOLDS) as usize)
-            .collect(),
+        count if count < DEALT_BELOW => (0..count).map(|row| row % FOLDS as usize).collect(),
+        _ => by_hash,
     }
-}
-
-fn count_folds(folds: &[usize]) -> usize {
-    folds
-        .iter()
-        .collect::<std::collections::BTreeSet<_>>()
-        .len()
 }
 
 /// The least and the largest value of each feature.

@@ -20,7 +20,6 @@ pub struct Sample {
 #[derive(Debug)]
 pub(super) struct Row {
     pub(super) hash: Hash,
-    pub(super) layer: Layer,
     pub(super) features: Features,
     /// Mean of the logarithms of its measurements.
     pub(super) log_value: f64,
@@ -55,7 +54,6 @@ pub(super) fn rows(key: &ModelKey, samples: &[Sample]) -> Result<Vec<Row>, FitEr
     }
     let row = |(hash, (layer, log_sum, count)): (Hash, (&Layer, f64, u32))| Row {
         hash,
-        layer: layer.clone(),
         features: Features::of(layer),
         log_value: log_sum / f64::from(count),
         weight: f64::from(count),

@@ -84,12 +84,21 @@ fn a_law_of_products_is_recovered() {
 fn held_out_convolutions_are_predicted_as_well_as_it_says() {
     let all = layers(Kind::Conv2d, 400);
     let model = fitted(Kind::Conv2d, &samples(&all[..300], law));
-    let error = error(&model, &all[300..], law);
-    assert!(error < 12.0, "{error}");
+    let held_out = &all[300..];
     assert!(
-        (0.5..2.0).contains(&(error / model.validation.rmspe)),
-        "{error} and {}",
-        model.validation.rmspe
+        error(&model, held_out, law) < 12.0,
+        "{}",
+        error(&model, held_out, law)
+    );
+    // By the mean: over a hundred layers, the root mean square hangs on one or two of them.
+    let errors = held_out
+        .iter()
+        .map(|layer| (model.estimate(layer).value / law(layer) - 1.0).abs());
+    let mean = 100.0 * errors.sum::<f64>() / held_out.len() as f64;
+    assert!(
+        (0.5..2.0).contains(&(mean / model.validation.mape)),
+        "{mean} and {}",
+        model.validation.mape
     );
     assert_eq!(model.validation.folds, 10);
     let inside = |layer: &&Layer| {
@@ -144,7 +153,7 @@ fn power_has_a_flat_scale() {
     let all = layers(Kind::Linear, 50);
     let samples = samples(&all, |layer| 60.0 + 10.0 * noise(layer));
     let model = fit(key(Kind::Linear, Target::PowerW), &samples, ORIGIN, 1).expect("a model");
-    assert_eq!((model.scale.per_flop, model.scale.per_byte), (0.0, 0.0));
+    assert!(model.scale.costs.is_empty());
     assert!(
         all.iter()
             .all(|layer| (55.0..75.0).contains(&model.estimate(layer).value))

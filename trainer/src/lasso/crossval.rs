@@ -5,10 +5,6 @@
 //! predictions together; its standard error comes from the metric over each fold alone. What must not leak between
 //! training and held-out rows (replicas of one layer) the caller keeps in one fold.
 
-use std::panic;
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::thread;
-
 use thiserror::Error;
 
 use super::design::Design;
@@ -16,6 +12,7 @@ use super::gram::{Gram, Moments};
 use super::path::{Path, PathParameters, lasso_path, lasso_path_at};
 use super::problem::FitError;
 use super::refit::refit;
+use crate::parallel::in_parallel;
 
 /// How to cross-validate.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -329,37 +326,6 @@ fn standard_error(values: &[f64]) -> f64 {
         .sum::<f64>()
         / (k - 1.0);
     (square / k).sqrt()
-}
-
-/// work(0), …, work(count − 1) on up to `threads` threads, by their order whoever did them.
-fn in_parallel<T: Send>(count: usize, threads: usize, work: impl Fn(usize) -> T + Sync) -> Vec<T> {
-    let next = AtomicUsize::new(0);
-    let take_turns = || {
-        let mut done = Vec::new();
-        loop {
-            let k = next.fetch_add(1, Ordering::Relaxed);
-            if k >= count {
-                return done;
-            }
-            done.push((k, work(k)));
-        }
-    };
-    let mut done = thread::scope(|scope| {
-        let others: Vec<_> = (1..threads.min(count))
-            .map(|_| scope.spawn(take_turns))
-            .collect();
-        let mut done = take_turns();
-        for other in others {
-            done.extend(
-                other
-                    .join()
-                    .unwrap_or_else(|panic| panic::resume_unwind(panic)),
-            );
-        }
-        done
-    });
-    done.sort_by_key(|&(k, _)| k);
-    done.into_iter().map(|(_, result)| result).collect()
 }
 
 #[cfg(test)]
