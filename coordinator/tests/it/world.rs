@@ -92,7 +92,7 @@ pub(crate) fn model(platform: Hash, rmspe: f64) -> Model {
             log_residual_high: 0.1,
         },
         provenance: Provenance {
-            recipe: Recipe::LayerInNetwork1,
+            recipe: Recipe::LAYER,
             samples: 10,
             distinct: 10,
             through_sequence: 10,
