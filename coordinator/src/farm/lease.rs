@@ -163,6 +163,19 @@ impl Farm {
             .for_each(|(_, job)| self.requeue(now, job));
     }
 
+    /// An agent's leases of jobs that nobody waits for any more.
+    pub(super) fn unwanted_leases(&self, agent: AgentId) -> Vec<LeaseNumber> {
+        let is_wanted = |job: &Job| {
+            let live = |id| (self.campaigns.get(&id)).is_some_and(|found| found.end.is_none());
+            job.urgent || job.waiting_campaigns().any(live)
+        };
+        self.jobs
+            .leases_of(agent)
+            .filter(|&(_, job)| self.jobs.get(job).is_some_and(|job| !is_wanted(job)))
+            .map(|(lease, _)| lease)
+            .collect()
+    }
+
     /// Puts a job back into the queue, if anybody still waits for it.
     pub(super) fn requeue(&mut self, now: Timestamp, id: JobId) {
         if let Some(because) = self.jobs.get(id).and_then(worn_out) {

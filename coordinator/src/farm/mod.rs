@@ -44,7 +44,9 @@ pub use order::{Follow, Followed, Order, URGENT_MAX};
 pub use platform::{FindPlatform, ListPlatforms, PlatformEntry, PlatformStatus};
 pub use proposal::{OUTSTANDING_MAX, ProposeLayers, Proposed};
 pub use refusal::Refusal;
-pub use report::{Acknowledgement, FAILURES_MAX, LastMeasurement, Outcome, Report, ReportResults};
+pub use report::{
+    Acknowledgement, Booked, FAILURES_MAX, LastMeasurement, Outcome, Report, ReportResults,
+};
 pub use secret::SecretHash;
 pub use time::Timestamp;
 

@@ -1,9 +1,9 @@
 //! Leases and reports: who has a job, and what counts.
 
 use wattfarm_coordinator::farm::{
-    Acknowledgement, Budget, EXPIRIES_MAX, FAILURES_MAX, Follow, LEASE_TTL, LeaseJobs, ListJobs,
-    Order, Outcome, Refusal, RenewLeases, Report, ReportResults, SILENT_MAX, StateName, TaskKey,
-    Tick, URGENT_MAX,
+    Acknowledgement, Booked, Budget, EXPIRIES_MAX, FAILURES_MAX, Follow, LEASE_TTL, LeaseJobs,
+    ListJobs, Order, Outcome, REPLICAS_ADDED_MAX, Refusal, RenewLeases, Report, ReportResults,
+    SILENT_MAX, StateName, TaskKey, Tick, URGENT_MAX,
 };
 use wattfarm_coordinator::store::Store as _;
 use wattfarm_cost::id::{JobId, LeaseNumber};
@@ -176,7 +176,10 @@ fn reports_are_taken_all_or_none() {
     });
     assert_eq!(
         taken,
-        Ok(vec![Acknowledgement::Taken, Acknowledgement::Known])
+        Ok(Booked {
+            acknowledgements: vec![Acknowledgement::Taken, Acknowledgement::Known],
+            unwanted: vec![]
+        })
     );
 }
 

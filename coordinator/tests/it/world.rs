@@ -256,7 +256,7 @@ impl World {
             credential,
             reports,
         })
-        .map(|acknowledgements| acknowledgements[0])
+        .map(|booked| booked.acknowledgements[0])
     }
 
     pub(crate) fn measure(&mut self, credential: SecretHash, lease: &Lease) -> Acknowledgement {
