@@ -40,7 +40,7 @@ pub use jobs::Tally;
 pub use lease::{EXPIRIES_MAX, LEASE_TTL, Lease, LeaseJobs, Leased, RenewLeases, SILENT_MAX, Tick};
 pub use list::{JobStatus, ListJobs, StateName};
 pub use model::{GetModels, PublishModels};
-pub use order::{Follow, Followed, Order, URGENT_MAX};
+pub use order::{Follow, Followed, Order, REPLICAS_ADDED_MAX, URGENT_MAX};
 pub use platform::{FindPlatform, ListPlatforms, PlatformEntry, PlatformStatus};
 pub use proposal::{OUTSTANDING_MAX, ProposeLayers, Proposed};
 pub use refusal::Refusal;

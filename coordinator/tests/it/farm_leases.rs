@@ -444,6 +444,27 @@ fn an_order_for_more_replicas_opens_a_job_again() {
     assert_eq!(world.apply(Follow(tasks))[0].measurements, [1, 2, 3]);
 }
 
+/// What an order adds is bounded, not what there is: whoever measures a network once more each night can go on for years.
+#[test]
+fn an_order_adds_so_many_replicas_and_no_more() {
+    let (mut world, agent) = one_job();
+    assert_eq!(
+        order(&mut world, REPLICAS_ADDED_MAX + 1),
+        Err(Refusal::ReplicasTooMany {
+            wanted: REPLICAS_ADDED_MAX + 1,
+            done: 0,
+            max: REPLICAS_ADDED_MAX
+        })
+    );
+    assert_eq!(only_job(&mut world).0, StateName::Queued);
+    for replicas in 1..=1050 {
+        order(&mut world, replicas).expect("one more");
+        let lease = world.lease(agent, 1).remove(0);
+        assert_eq!(world.measure(agent, &lease), Acknowledgement::Taken);
+    }
+    assert_eq!(only_job(&mut world).0, StateName::Done);
+}
+
 #[test]
 fn a_restart_gives_live_leases_a_full_term_anew() {
     let (mut world, agent) = one_job();
