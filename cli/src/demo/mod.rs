@@ -68,9 +68,7 @@ async fn demonstrate(
     note("starting a coordinator, an agent and a trainer");
     let farm = setup::start(processes, &args.dir).await?;
     // What earlier runs measured counts too, for the models know it: better to refuse now than after minutes.
-    let before = processes
-        .during(campaign::census(&farm, 0..=u64::MAX))
-        .await?;
+    let before = processes.during(campaign::census(&farm, 0)).await?;
     contest.check(&before.layers)?;
     let setup = clock.lap();
 
@@ -85,20 +83,22 @@ async fn demonstrate(
         .during(campaign::measure(
             &farm,
             args.budget.seconds,
-            &contest.excluded,
+            contest.excluded.keys(),
         ))
         .await?;
     let measuring = clock.lap();
+    processes.during(campaign::settle(&farm)).await?;
 
     note("fitting what was measured last");
-    let span_ms = campaign.created_at_ms..=campaign.ended_at_ms.unwrap_or(u64::MAX);
-    let census = processes.during(campaign::census(&farm, span_ms)).await?;
+    let census = campaign::census(&farm, campaign.created_at_ms);
+    let census = processes.during(census).await?;
     contest.check(&census.layers)?;
     let models = processes.during(campaign::digest(&farm, &census)).await?;
     let fitting = clock.lap();
 
     note("predicting and measuring whole networks");
-    let networks = processes.during(evaluate::networks(&farm, contest)).await?;
+    let networks = evaluate::networks(&farm, contest, &models);
+    let networks = processes.during(networks).await?;
     let networks_seconds = clock.lap();
 
     Ok(Evaluation {
