@@ -7,12 +7,12 @@
 mod campaign;
 mod cores;
 mod evaluate;
+mod folder;
 mod processes;
 mod progress;
 mod report;
 mod setup;
 
-use std::fs;
 use std::path::Path;
 
 use anyhow::Context as _;
@@ -22,6 +22,7 @@ use tokio::time::Instant;
 
 use self::cores::Cores;
 use self::evaluate::Contest;
+use self::folder::Folder;
 use self::processes::Processes;
 use self::report::{Evaluation, Seconds};
 use crate::args::DemoArgs;
@@ -44,12 +45,12 @@ pub(crate) const NETWORKS: [&str; 8] = [
 
 pub(crate) async fn run(output: Output, args: DemoArgs) -> anyhow::Result<()> {
     let contest = Contest::new(&args.networks)?;
-    fs::create_dir_all(&args.dir).with_context(|| format!("create {}", args.dir.display()))?;
+    let folder = Folder::take(&args.dir, folder::PATIENCE).await?;
     let cores = Cores::split().context("keep to some of the cores")?;
     if cores.is_none() {
         note("with one core for everything, measurements will scatter");
     }
-    let mut processes = Processes::find(&args.dir, cores)?;
+    let mut processes = Processes::find(folder, cores)?;
     let outcome = tokio::select! {
         outcome = demonstrate(&mut processes, &args, &contest) => outcome,
         interrupted = interrupted() => Err(interrupted),
@@ -86,9 +87,10 @@ async fn demonstrate(
             contest.excluded.keys(),
         ))
         .await?;
-    let measuring = clock.lap();
     processes.during(campaign::settle(&farm)).await?;
+    let measuring = clock.lap();
 
+    // Nothing is in an agent's hands any more: what is counted here is all that the models can know.
     note("fitting what was measured last");
     let census = campaign::census(&farm, campaign.created_at_ms);
     let census = processes.during(census).await?;
