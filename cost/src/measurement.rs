@@ -233,6 +233,14 @@ impl Reading {
             .samples_ms
             .iter()
             .try_for_each(|&sample| positive("runtime.samples_ms", f64::from(sample)))?;
+        // Samples are rounded to 24 bits. Where only a part of them was kept, the median may lie outside.
+        let is_whole = runtime.repetitions as usize == runtime.samples_ms.len();
+        let least = runtime.samples_ms.iter().copied().fold(f32::MAX, f32::min);
+        let most = runtime.samples_ms.iter().copied().fold(0.0, f32::max);
+        let span = f64::from(least) * (1.0 - 1e-6)..=f64::from(most) * (1.0 + 1e-6);
+        if is_whole && !span.contains(&runtime.median_ms) {
+            return refuse("runtime.median_ms", "lies outside its samples");
+        }
         if let Some(power) = &self.power {
             positive("power.mean_w", power.mean_w)?;
             at_most("power.mean_w", power.mean_w, POWER_W_MAX)?;

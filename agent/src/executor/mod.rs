@@ -111,6 +111,7 @@ impl From<TchError> for Failure {
             "not implemented",
             "Could not run",
             "overflowed",
+            "integer out of range",
         ];
         match infeasible.iter().any(|cause| text.contains(cause)) {
             true => Self::Infeasible(line),

@@ -140,7 +140,11 @@ fn within<T: PartialOrd + std::fmt::Display>(
     ))
 }
 
-/// A text of at most so many characters: what is longer is cut, since texts from agents are for people.
+/// A text of at most so many characters, none of which commands a terminal: texts from agents are shown to people.
 fn cut(text: &str, characters: usize) -> String {
-    text.chars().take(characters).collect()
+    let plain = |character: char| match character.is_control() {
+        true => ' ',
+        false => character,
+    };
+    text.chars().take(characters).map(plain).collect()
 }
