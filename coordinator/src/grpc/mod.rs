@@ -148,3 +148,14 @@ fn cut(text: &str, characters: usize) -> String {
     };
     text.chars().take(characters).map(plain).collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_text_for_people_is_cut_and_commands_no_terminal() {
+        assert_eq!(cut("out of \u{1b}[31mmemory\n", 100), "out of  [31mmemory ");
+        assert_eq!(cut("größer", 3), "grö");
+    }
+}

@@ -106,6 +106,9 @@ async fn bad_reports_are_refused_whole() {
     };
     let nan = spoil(|reading| reading.runtime.as_mut().expect("there").median_ms = f64::NAN);
     let negative = spoil(|reading| reading.runtime.as_mut().expect("there").median_ms = -1.0);
+    let contradiction = spoil(|reading| {
+        reading.runtime.as_mut().expect("there").samples_ms = vec![0.001; 3];
+    });
     let power = spoil(|reading| {
         let sensor = "s".to_owned();
         reading.power = Some(v1::reading::Power {
@@ -122,6 +125,7 @@ async fn bad_reports_are_refused_whole() {
     let cases = [
         (nan, "reports[1].reading.runtime.median_ms"),
         (negative, "reports[1].reading.runtime.median_ms"),
+        (contradiction, "reports[1].reading.runtime.median_ms"),
         (power, "reports[1].reading.power.mean_w"),
         (empty, "reports[1].outcome"),
     ];
