@@ -12,7 +12,7 @@ export LIBTORCH := $(CURDIR)/target/libtorch
 SETUP_LIBTORCH := python3 deploy/libtorch/setup.py target/libtorch
 endif
 
-.PHONY: manual setup demo demo-clean test check
+.PHONY: manual setup budget demo demo-clean pip test check
 
 manual: ## prints this
 	@echo 'Wattfarm: what each layer of a neural network costs on each device of a farm.'
@@ -32,17 +32,26 @@ setup: ## checks for compilers and gets libtorch (540 MB, once)
 	fi
 	@$(SETUP_LIBTORCH)
 
+# The demo would say so itself, but not before everything is downloaded and built.
+budget:
+	@[[ '$(BUDGET)' =~ ^([0-9]+d)?([0-9]+h)?([0-9]+m)?([0-9]+s)?$$ && '$(BUDGET)' == *[1-9]* ]] || \
+		{ echo 'BUDGET=$(BUDGET) is not a duration, such as 90s, 5m or 1h30m' >&2; exit 2; }
+
 # `exec`: the demo itself gets Ctrl-C, and ends its processes before make returns.
-demo: setup ## measures this machine for BUDGET=5m, then compares predicted with measured networks
+demo: budget setup ## measures this machine for BUDGET=5m, then compares predicted with measured networks
 	cargo build --release --workspace
 	@exec $(TARGET)/release/wattfarm demo --budget $(BUDGET)
 
 demo-clean: ## forgets what the demo has measured
 	rm -rf target/demo
 
+pip:
+	@python3 -m pip --version > /dev/null 2>&1 || { echo 'not found: pip for python3, which on Debian and Ubuntu comes with' >&2; \
+		echo '  sudo apt-get install python3-pip' >&2; exit 2; }
+
 # The whole workspace is built first: some tests start the other packages' binaries. Python's packages go into a folder of
 # ours: a system's own Python may refuse to install any.
-test: setup ## runs all tests
+test: setup pip ## runs all tests
 	@[ -d ../shared ] || echo 'NOTE: ../shared is not there, so tests against published measurements are skipped' >&2
 	cargo build --workspace
 	cargo test --workspace

@@ -5,7 +5,7 @@ use std::fs;
 use anyhow::{Context as _, bail, ensure};
 use wattfarm_cost::platform::{Device, Platform};
 
-use crate::executor;
+use crate::{cgroup, executor};
 
 /// The measuring thread's core and the cores left for everything else of ours.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -65,11 +65,15 @@ pub fn pin(cores: &[usize]) -> std::io::Result<()> {
     Ok(())
 }
 
-/// Bytes of memory that jobs may use: of all that there is, and of what can be allocated at the moment without swapping.
-/// A fifth stays for others.
+/// Bytes of memory that jobs may use: of all that there is, and of what can be allocated at the moment without swapping,
+/// on this machine or in the container that this process runs in. A fifth stays for others.
 pub fn memory() -> anyhow::Result<executor::Memory> {
-    let limit = meminfo("MemTotal:").context("find MemTotal in /proc/meminfo")? / 5 * 4;
-    let available = || meminfo("MemAvailable:").map_or(u64::MAX, |bytes| bytes / 5 * 4);
+    let total = meminfo("MemTotal:").context("find MemTotal in /proc/meminfo")?;
+    let limit = total.min(cgroup::bounds().limit) / 5 * 4;
+    let available = || {
+        let machine = meminfo("MemAvailable:").unwrap_or(u64::MAX);
+        machine.min(cgroup::bounds().available) / 5 * 4
+    };
     Ok(executor::Memory { limit, available })
 }
 

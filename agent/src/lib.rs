@@ -4,6 +4,7 @@
 //! and does neither.
 
 pub mod additivity;
+mod cgroup;
 pub mod device;
 pub mod executor;
 pub mod identity;

@@ -1,7 +1,7 @@
 //! `wattfarm-agent`: enrols this machine's device with a coordinator and measures for it.
 
 use std::path::PathBuf;
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, mpsc};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -108,8 +108,29 @@ fn work(args: &Args, cores: &Cores) -> anyhow::Result<()> {
         core = cores.measuring,
         "measures this CPU"
     );
-    let stopping = Arc::new(AtomicBool::new(false));
     let memory = device::memory()?;
+    // Everything that this thread starts, the runtime's threads among it, stays off the measuring core.
+    if let Err(error) = device::pin(&cores.others) {
+        tracing::warn!(%error, "could not keep off the measuring core");
+    }
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(1)
+        .enable_all()
+        .build()
+        .context("start the runtime")?;
+    // Who this agent is comes first: without an identity there is nothing to measure, and no thread to end.
+    let (_state, identity, connection, mut terminate) = runtime.block_on(async {
+        let state = StateFolder::open(&args.state)?;
+        let name = args.name.clone().unwrap_or_else(device::host);
+        let identity = state
+            .identify(&args.coordinator, args.token.as_deref(), &name, &platform)
+            .await?;
+        let connection = Connection::lazy(&args.coordinator, Some(&identity.credential))?;
+        let terminate = signal(SignalKind::terminate()).context("watch for SIGTERM")?;
+        anyhow::Ok((state, identity, connection, terminate))
+    })?;
+
+    let stopping = Arc::new(AtomicBool::new(false));
     let (jobs, job_queue) = mpsc::sync_channel(1);
     let (result_queue, results) = tokio::sync::mpsc::channel(64);
     let measuring = thread::Builder::new().name("measuring".to_owned()).spawn({
@@ -122,41 +143,49 @@ fn work(args: &Args, cores: &Cores) -> anyhow::Result<()> {
         }
     });
     let measuring = measuring.context("start the measuring thread")?;
-    // Everything that this thread starts from now on, the runtime's threads among it, stays off the measuring core.
-    if let Err(error) = device::pin(&cores.others) {
-        tracing::warn!(%error, "could not keep off the measuring core");
-    }
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(1)
-        .enable_all()
-        .build();
-    let done = runtime.context("start the runtime")?.block_on(async {
-        let state = StateFolder::open(&args.state)?;
-        let name = args.name.clone().unwrap_or_else(device::host);
-        let identity = state
-            .identify(&args.coordinator, args.token.as_deref(), &name, &platform)
-            .await?;
-        let connection = Connection::lazy(&args.coordinator, Some(&identity.credential))?;
-        let mut terminate = signal(SignalKind::terminate()).context("watch for SIGTERM")?;
-        let stop = async move {
-            tokio::select! {
-                _ = terminate.recv() => (),
-                _ = tokio::signal::ctrl_c() => (),
-            }
-            tracing::info!("stopping");
-        };
-        tracing::info!(agent.id = %identity.agent, "ready");
-        worker::run(connection, jobs, results, stopping, stop).await
-    });
+    let stop = async move {
+        tokio::select! {
+            _ = terminate.recv() => (),
+            _ = tokio::signal::ctrl_c() => (),
+        }
+        tracing::info!("stopping");
+    };
+    tracing::info!(agent.id = %identity.agent, "ready");
+    let done = runtime.block_on(worker::run(
+        connection,
+        jobs,
+        results,
+        Arc::clone(&stopping),
+        stop,
+    ));
+    stopping.store(true, Ordering::Relaxed);
     // A call of a large network can take longer than anybody waits for an agent to end: it ends with the process then.
     let patience = Instant::now() + Duration::from_secs(2);
-    while done.is_ok() && !measuring.is_finished() && Instant::now() < patience {
+    while !measuring.is_finished() && Instant::now() < patience {
         thread::sleep(Duration::from_millis(10));
     }
-    if measuring.is_finished() && measuring.join().is_err() {
+    if !measuring.is_finished() {
+        leave(&done);
+    }
+    if measuring.join().is_err() {
         anyhow::bail!("the measuring thread panicked");
     }
     done
+}
+
+/// Ends the process at once: libtorch's destructors must not run under a thread that is still in it.
+fn leave(done: &anyhow::Result<()>) -> ! {
+    if let Err(error) = done {
+        tracing::error!("{error:#}");
+    }
+    // SAFETY: ends the process, and returns to nobody. The log on stderr is not buffered.
+    #[expect(
+        unsafe_code,
+        reason = "the standard library only ends a process with its destructors"
+    )]
+    unsafe {
+        libc::_exit(i32::from(done.is_err()))
+    }
 }
 
 #[expect(clippy::print_stdout, reason = "the command's answer")]

@@ -333,3 +333,29 @@ async fn a_campaign_survives_kills() {
         "the coordinator ends cleanly"
     );
 }
+
+/// An agent of a farm that has forgotten it: an error, while the measuring thread waits for jobs.
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn an_agent_that_nobody_knows_ends_with_an_error() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let mut farm = Farm {
+        folder,
+        address: "127.0.0.1:0".to_owned(),
+    };
+    let coordinator = farm.coordinator().await;
+    let agent = farm.agent(Some(&farm.token().await));
+    let log = farm.path("wattfarm-agent.log");
+    let read = || std::fs::read_to_string(&log).unwrap_or_default();
+    let ready = async || read().contains("ready").then_some(());
+    wait_for("the agent to be ready", ready).await;
+    assert!(agent.terminate().success(), "{}", read());
+    coordinator.kill();
+    std::fs::remove_dir_all(farm.path("store")).expect("forgotten");
+    let coordinator = farm.coordinator().await;
+    let mut agent = farm.agent(None);
+    let ended = async || agent.0.try_wait().expect("waits");
+    let status = wait_for("the agent to end", ended).await;
+    assert_eq!(status.code(), Some(1), "{status}: {}", read());
+    assert!(read().contains("does not know this agent"), "{}", read());
+    assert!(coordinator.terminate().success());
+}

@@ -1,12 +1,59 @@
 //! What several commands and the demo ask of a coordinator: convert, call, convert back.
 
+use std::time::Duration;
+
 use anyhow::Context as _;
-use tonic::Streaming;
+use tokio::time::{Instant, sleep};
+use tonic::{Status, Streaming};
 use wattfarm_cost::model::{NetworkPrediction, Total};
 use wattfarm_cost::{Hash, Measurement, ModelSet, Network, Platform, Subject};
 use wattfarm_proto::connect::{Connection, unary};
 use wattfarm_proto::convert::{each, parse, required};
-use wattfarm_proto::v1;
+use wattfarm_proto::{error, v1};
+
+use crate::output::note;
+
+/// How long a coordinator may be away before a command that follows something gives up.
+const OUTAGE_MAX: Duration = Duration::from_secs(120);
+/// How long such a command waits before it asks again.
+const OUTAGE_PAUSE: Duration = Duration::from_secs(1);
+
+/// A coordinator that went away while a command followed something: as after a restart, it may come back.
+#[derive(Default)]
+pub(crate) struct Outage {
+    since: Option<Instant>,
+}
+
+impl Outage {
+    /// The coordinator answers.
+    pub(crate) fn is_over(&mut self) {
+        self.since = None;
+    }
+
+    /// Waits a little before another try.
+    ///
+    /// # Errors
+    /// `error` itself where it says anything else than that the coordinator is away, or it has been so for too long.
+    pub(crate) async fn bear(&mut self, error: anyhow::Error) -> anyhow::Result<()> {
+        let away = |status: &Status| {
+            error::is_transient(status)
+                && matches!(error::reason(status).as_str(), "" | "SHUTTING_DOWN")
+        };
+        let status = error.chain().find_map(|cause| cause.downcast_ref());
+        if !status.is_some_and(away) {
+            return Err(error);
+        }
+        let since = *self.since.get_or_insert_with(|| {
+            note("the coordinator is away: waiting for it");
+            Instant::now()
+        });
+        if since.elapsed() >= OUTAGE_MAX {
+            return Err(error);
+        }
+        sleep(OUTAGE_PAUSE).await;
+        Ok(())
+    }
+}
 
 /// The newest models of a platform.
 pub(crate) async fn fetch_models(
@@ -121,6 +168,7 @@ impl Measured {
 }
 
 /// Measures networks until each has `replicas` measurements, older ones included. `waiting` is told why nothing comes.
+/// Goes on when the coordinator has been away: the same order is not taken twice.
 pub(crate) async fn measure(
     connection: &Connection,
     platform: &str,
@@ -137,6 +185,23 @@ pub(crate) async fn measure(
         subjects,
         replicas,
     };
+    let mut outage = Outage::default();
+    loop {
+        let order = order(connection, request.clone(), &mut waiting, &mut outage);
+        match order.await {
+            Ok(measured) => return Ok(measured),
+            Err(error) => outage.bear(error).await?,
+        }
+    }
+}
+
+async fn order(
+    connection: &Connection,
+    request: v1::MeasureRequest,
+    waiting: &mut impl FnMut(&str),
+    outage: &mut Outage,
+) -> anyhow::Result<Measured> {
+    let platform = request.platform.clone();
     let doing = || format!("measure on `{platform}`");
     let mut parts = connection
         .models()
@@ -146,6 +211,7 @@ pub(crate) async fn measure(
         .into_inner();
     let mut measured = Measured::default();
     while let Some(message) = parts.message().await.with_context(doing)? {
+        outage.is_over();
         match required("part", message.part)? {
             v1::measure_response::Part::Measurement(measurement) => {
                 measured.measurements.push(measurement.try_into()?);

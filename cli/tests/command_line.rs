@@ -65,7 +65,7 @@ fn write_models(path: &Path) {
             log_residual_high: 0.1,
         },
         provenance: Provenance {
-            recipe: Recipe::LayerInNetwork1,
+            recipe: Recipe::LAYER,
             samples: 10,
             distinct: 10,
             through_sequence: 10,

@@ -18,7 +18,9 @@ pub const CALL_TIMEOUT: Duration = Duration::from_secs(30);
 #[derive(Debug, thiserror::Error)]
 pub enum ConnectError {
     /// The text is not an address.
-    #[error("`{0}` is not the address of a coordinator, such as `http://127.0.0.1:7461`")]
+    #[error(
+        "`{0}` is not the address of a coordinator, such as `http://127.0.0.1:7461` (nothing but http is spoken)"
+    )]
     Address(String),
     /// Nobody answers there.
     #[error("connect to the coordinator at {address}")]
@@ -61,13 +63,14 @@ pub struct Connection {
 
 /// An endpoint with our keep-alive, so that a vanished peer is noticed within 20 s.
 fn endpoint(address: &str) -> Result<Endpoint, ConnectError> {
-    let url = if address.contains("://") {
-        address.to_owned()
-    } else {
-        format!("http://{address}")
+    let refused = || ConnectError::Address(address.to_owned());
+    let url = match address.split_once("://") {
+        None => format!("http://{address}"),
+        Some((scheme, _)) if scheme.eq_ignore_ascii_case("http") => address.to_owned(),
+        // Above all `https`: whoever writes it must not be talked to in the clear.
+        Some(_) => return Err(refused()),
     };
-    let endpoint =
-        Endpoint::from_shared(url).map_err(|_| ConnectError::Address(address.to_owned()))?;
+    let endpoint = Endpoint::from_shared(url).map_err(|_| refused())?;
     Ok(endpoint
         .connect_timeout(Duration::from_secs(5))
         .http2_keep_alive_interval(Duration::from_secs(10))
@@ -136,4 +139,27 @@ pub fn unary<T>(message: T) -> Request<T> {
     let mut request = Request::new(message);
     request.set_timeout(CALL_TIMEOUT);
     request
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_scheme_but_http_is_taken() {
+        for good in ["127.0.0.1:7461", "http://farm:7461", "HTTP://farm:7461"] {
+            assert!(endpoint(good).is_ok(), "{good}");
+        }
+        for bad in [
+            "https://farm:7461",
+            "ftp://farm",
+            "://farm",
+            "not an address",
+        ] {
+            assert!(
+                matches!(endpoint(bad), Err(ConnectError::Address(_))),
+                "{bad}"
+            );
+        }
+    }
 }

@@ -1,5 +1,7 @@
 //! Between the wire and the domain: a missing field or an unknown value is an error that names it.
 
+use std::collections::BTreeSet;
+
 use wattfarm_cost::hash::Hash;
 use wattfarm_cost::layer::{Dtype, Kind, Layer, MemoryFormat, Value};
 use wattfarm_cost::measurement::{
@@ -28,8 +30,14 @@ pub fn parse<T>(field: &str, text: &str) -> Result<T, FieldError>
 where
     T: std::str::FromStr<Err: std::fmt::Display>,
 {
-    text.parse()
-        .map_err(|error: T::Err| FieldError::new(field, error.to_string()))
+    text.parse().map_err(|error: T::Err| {
+        // Some errors name the field themselves.
+        let text = error.to_string();
+        let reason = text
+            .strip_prefix(field)
+            .and_then(|rest| rest.strip_prefix(": "));
+        FieldError::new(field, reason.unwrap_or(&text))
+    })
 }
 
 /// A list of messages, each converted; an error names the place in the list.
@@ -98,9 +106,13 @@ impl TryFrom<v1::Layer> for Layer {
                 Value::Word(memory_format.name().to_owned()),
             ),
         ];
+        let mut names = BTreeSet::from(["dtype", "memory_format"]);
         for field in &message.fields {
             use v1::layer::field::Value as Wire;
             let name: String = field.name.chars().take(80).collect();
+            if !names.insert(&field.name) {
+                return Err(FieldError::new(name, "is there twice"));
+            }
             let value = match required(&name, field.value.clone())? {
                 Wire::Size(size) => Value::Size(size),
                 Wire::Sizes(sizes) => Value::Sizes(sizes.sizes),

@@ -9,6 +9,9 @@ use tonic_types::{ErrorDetails, StatusExt as _};
 /// The domain of every reason.
 pub const DOMAIN: &str = "wattfarm.v1";
 
+/// The most bytes of a text in an error: an error is a header, and one that is too long for a header reaches nobody.
+pub const TEXT_BYTES_MAX: usize = 1024;
+
 /// A value on the wire that is not what it must be.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{field}: {reason}")]
@@ -42,11 +45,22 @@ impl FieldError {
 
 impl From<FieldError> for Status {
     fn from(error: FieldError) -> Self {
-        let mut details =
-            ErrorDetails::with_bad_request_violation(error.field.clone(), error.reason.clone());
+        let message = cut(&error.to_string());
+        let (field, reason) = (cut(&error.field), cut(&error.reason));
+        let mut details = ErrorDetails::with_bad_request_violation(field, reason);
         details.set_error_info("INVALID_FIELD", DOMAIN, HashMap::new());
-        Self::with_error_details(Code::InvalidArgument, error.to_string(), details)
+        Self::with_error_details(Code::InvalidArgument, message, details)
     }
+}
+
+/// A text of at most [`TEXT_BYTES_MAX`] bytes, with a mark where something is missing.
+fn cut(text: &str) -> String {
+    const MARK: char = '…';
+    if text.len() <= TEXT_BYTES_MAX {
+        return text.to_owned();
+    }
+    let end = text.floor_char_boundary(TEXT_BYTES_MAX - MARK.len_utf8());
+    format!("{}{MARK}", &text[..end])
 }
 
 /// An error with a reason that clients branch on and, where trying again helps, after how long.
@@ -60,7 +74,7 @@ pub fn status(
     if retry_after.is_some() {
         details.set_retry_info(retry_after);
     }
-    Status::with_error_details(code, message, details)
+    Status::with_error_details(code, cut(&message.into()), details)
 }
 
 /// The reason that an error carries; empty if it comes from somewhere else, such as a broken connection.
@@ -100,4 +114,32 @@ pub fn is_transient(status: &Status) -> bool {
 /// from anything on the way.
 pub fn is_verdict(status: &Status) -> bool {
     !is_transient(status) && !reason(status).is_empty()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_long_text_is_cut_at_a_character() {
+        let short = "é".repeat(TEXT_BYTES_MAX / 2);
+        assert_eq!(cut(&short), short);
+        for long in ["é", "x", "語"].map(|text| text.repeat(2 * TEXT_BYTES_MAX)) {
+            let cut = cut(&long);
+            assert!(cut.len() <= TEXT_BYTES_MAX && cut.len() > TEXT_BYTES_MAX - 4);
+            assert!(long.starts_with(cut.strip_suffix('…').expect("marked")));
+        }
+    }
+
+    /// Peers take 16 KiB of headers; a message is escaped, three bytes for each of it at worst.
+    #[test]
+    fn an_error_fits_into_headers_whatever_was_wrong() {
+        let long = "語".repeat(1 << 20);
+        let wrong = Status::from(FieldError::new(long.clone(), long.clone()));
+        let refused = status(Code::NotFound, "PLATFORM_UNKNOWN", long, None);
+        for status in [wrong, refused] {
+            let bytes = 3 * status.message().len() + status.details().len().div_ceil(3) * 4;
+            assert!(bytes < 8 << 10, "{bytes}");
+        }
+    }
 }

@@ -79,7 +79,7 @@ fn check(name: &str, rmspe_max: f64) {
         target: Target::RuntimeMs,
     };
     let origin = Origin {
-        recipe: Recipe::LayerInNetwork1,
+        recipe: Recipe::LAYER,
         through_sequence: 0,
     };
     let fold = |sample: &Sample| Hash::of(&format!("outer|{}", sample.layer.hash())).low_bits() % 5;

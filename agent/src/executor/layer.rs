@@ -1,7 +1,7 @@
 //! One layer as libtorch calls, and as a workload of its own.
 
 use tch::{TchError, Tensor};
-use wattfarm_cost::layer::{Activation, Layer, Op, Shape};
+use wattfarm_cost::layer::{Activation, Conv2d, Layer, Op, Shape};
 
 use super::values::Values;
 use super::{empty, kind, sizes};
@@ -16,6 +16,34 @@ fn pad(x: &Tensor, [top, bottom, left, right]: [u64; 4], value: f64) -> Result<T
         "constant",
         value,
     )
+}
+
+/// Bytes of the inputs that [`forward`] pads by hand: no tensor of the layer's own, and larger than all of them where the
+/// padding is.
+pub(super) fn padded_bytes(layer: &Layer) -> u64 {
+    let sizes: [u64; 4] = match layer.op() {
+        Op::Conv2d(c) if !has_plain_padding(c) => [
+            c.batch,
+            c.in_channels,
+            c.in_height + c.pad_top + c.pad_bottom,
+            c.in_width + c.pad_left + c.pad_right,
+        ],
+        Op::MaxPool2d(p) | Op::AvgPool2d(p) if !p.has_plain_padding() => [
+            p.batch,
+            p.channels,
+            p.in_height + p.pad_top + p.pad_bottom,
+            p.in_width + p.pad_left + p.pad_right,
+        ],
+        Op::LocalResponseNorm(n) => [n.batch, n.channels + n.size - 1, n.height, n.width],
+        _ => return 0,
+    };
+    let product = sizes.into_iter().fold(1, u64::saturating_mul);
+    product.saturating_mul(layer.dtype().bytes())
+}
+
+/// Whether the padding is the same on both sides of an axis: what libtorch's own convolution takes.
+fn has_plain_padding(conv: &Conv2d) -> bool {
+    conv.pad_top == conv.pad_bottom && conv.pad_left == conv.pad_right
 }
 
 /// Calls `op` with libtorch's own padding where that can express `[top, bottom, left, right]` (`is_plain`), else on an
@@ -46,8 +74,7 @@ pub(super) fn forward(
             let sides = [c.pad_top, c.pad_bottom, c.pad_left, c.pad_right];
             let stride = [c.stride_h as i64, c.stride_w as i64];
             let dilation = [c.dilation_h as i64, c.dilation_w as i64];
-            let is_plain = c.pad_top == c.pad_bottom && c.pad_left == c.pad_right;
-            padded(x, sides, is_plain, 0.0, |x, padding| {
+            padded(x, sides, has_plain_padding(c), 0.0, |x, padding| {
                 x.f_conv2d(
                     &parameters[0],
                     parameters.get(1),
@@ -229,6 +256,7 @@ impl Workload for LayerWorkload {
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
+    use wattfarm_cost::Subject;
     use wattfarm_cost::layer::{Dtype, Kind, MemoryFormat, Value};
 
     use super::*;
@@ -288,6 +316,35 @@ mod tests {
             output(&with(Kind::Linear, &[("activation", "relu")])),
             Err(Failure::Infeasible(_))
         ));
+    }
+
+    /// A layer of one value can ask for gigabytes.
+    #[test]
+    fn what_is_padded_counts() {
+        let size = 1u64 << 28;
+        let norm = with(
+            Kind::LocalResponseNorm,
+            &[
+                ("batch", "1"),
+                ("channels", "1"),
+                ("height", "1"),
+                ("width", "1"),
+                ("size", &size.to_string()),
+            ],
+        );
+        assert_eq!(padded_bytes(&norm), 4 * size);
+        let conv = Kind::Conv2d.example();
+        assert_eq!(padded_bytes(&conv), 0, "libtorch pads it");
+        let lopsided = with(Kind::Conv2d, &[("pad_bottom", "1000000")]);
+        assert!(padded_bytes(&lopsided) > 4 * 1_000_000);
+        let executor = crate::executor::Executor::new(crate::executor::Memory {
+            limit: 1 << 30,
+            available: || u64::MAX,
+        });
+        for layer in [norm, lopsided] {
+            let refused = executor.build(&Subject::Layer(layer)).err();
+            assert!(matches!(refused, Some(Failure::Infeasible(_))));
+        }
     }
 
     /// The formula in PyTorch's documentation, by hand: alpha 1e-4, beta 0.75, k 1, zeros outside.

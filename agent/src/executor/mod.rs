@@ -44,7 +44,9 @@ impl Executor {
     /// Makes a subject's tensors. What the platform cannot run is infeasible, with the reason.
     pub fn build(&self, subject: &Subject) -> Result<Box<dyn Workload>, Failure> {
         let bytes = match subject {
-            Subject::Layer(layer) => layer.work().bytes(),
+            Subject::Layer(layer) => {
+                (layer.work().bytes()).saturating_add(layer::padded_bytes(layer))
+            }
             Subject::Network(network) => network::peak_bytes(network),
         };
         let needed = bytes.saturating_mul(HEADROOM);
@@ -109,6 +111,7 @@ impl From<TchError> for Failure {
             "not implemented",
             "Could not run",
             "overflowed",
+            "integer out of range",
         ];
         match infeasible.iter().any(|cause| text.contains(cause)) {
             true => Self::Infeasible(line),

@@ -4,13 +4,13 @@ use tch::Tensor;
 use wattfarm_cost::layer::{Dtype, MemoryFormat};
 use wattfarm_cost::network::{Network, Source, Step};
 
-use super::layer::{check_supported, forward, parameters};
+use super::layer::{check_supported, forward, padded_bytes, parameters};
 use super::values::Values;
 use super::{empty, kind, sizes};
 use crate::recipe::{Failure, Workload};
 
 /// Bytes of all parameters and constants, of the input twice (and what it is written from), and of the most tensors that
-/// are alive at once.
+/// are alive at once, padded inputs among them.
 pub(super) fn peak_bytes(network: &Network) -> u64 {
     let bytes = dtype(network).bytes();
     let of = |shape: &[u64]| shape.iter().product::<u64>().saturating_mul(bytes);
@@ -25,7 +25,11 @@ pub(super) fn peak_bytes(network: &Network) -> u64 {
             Step::Reshape(_) | Step::Select { .. } => (),
         }
         alive = alive.saturating_add(of(network.shape(index)));
-        peak = peak.max(alive);
+        let padded = match &node.step {
+            Step::Layer(layer) => padded_bytes(layer),
+            Step::Parameter(_) | Step::Reshape(_) | Step::Select { .. } => 0,
+        };
+        peak = peak.max(alive.saturating_add(padded));
         for &node in &freed_after[index] {
             alive = alive.saturating_sub(of(network.shape(node)));
         }

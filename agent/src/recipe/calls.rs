@@ -4,7 +4,8 @@ use std::time::Duration;
 
 use wattfarm_cost::measurement::SAMPLES_MAX;
 
-use super::{StopRule, Verdict};
+use super::stop::SAMPLES_LEAST;
+use super::{Spent, StopRule, Verdict};
 
 /// A call is disturbed when its thread was without a core for more than this share of it.
 const DISTURBED_SHARE: f64 = 0.01;
@@ -36,13 +37,15 @@ impl Calls {
         list.push(took.as_secs_f64() * 1e3);
     }
 
-    pub(super) fn are_enough(&self, stop: &StopRule) -> bool {
+    /// Whether they are enough, after so much time in all.
+    pub(super) fn are_enough(&self, stop: &StopRule, all: Duration) -> bool {
         let count = self.alone_ms.len() + self.disturbed_ms.len();
+        let timed = self.timed;
         let given_up = count >= stop.repetitions_max * DISTURBED_MAX
-            || (count >= stop.repetitions_min
-                && self.timed >= stop.timed_max * DISTURBED_MAX as u32);
+            || (count >= stop.repetitions_min && timed >= stop.timed_max * DISTURBED_MAX as u32)
+            || (count >= SAMPLES_LEAST && all >= stop.spent_max);
         given_up
-            || stop.verdict(&self.alone_ms, self.timed) != Verdict::Continue
+            || stop.verdict(&self.alone_ms, Spent { timed, all }) != Verdict::Continue
             || count >= SAMPLES_MAX
     }
 

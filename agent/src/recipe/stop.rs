@@ -15,6 +15,20 @@ pub struct StopRule {
     pub half_width: f64,
     /// Time spent in timed calls after which the minimum of samples is enough.
     pub timed_max: Duration,
+    /// Time spent in all, warm-up and preparing calls included, after which [`SAMPLES_LEAST`] are enough.
+    pub spent_max: Duration,
+}
+
+/// However long they take, so many samples are taken: two can't tell which of them was the exception.
+pub(super) const SAMPLES_LEAST: usize = 3;
+
+/// Time spent on a subject so far.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Spent {
+    /// In timed calls.
+    pub timed: Duration,
+    /// In all: warm-up, preparing calls, calls.
+    pub all: Duration,
 }
 
 /// What the rule says.
@@ -29,15 +43,18 @@ pub enum Verdict {
 }
 
 impl StopRule {
-    /// Judges the samples so far, in ms, and the time spent in timed calls.
-    pub fn verdict(&self, samples_ms: &[f64], timed: Duration) -> Verdict {
+    /// Judges the samples so far, in ms, and the time that they took.
+    pub fn verdict(&self, samples_ms: &[f64], spent: Spent) -> Verdict {
+        if spent.all >= self.spent_max && samples_ms.len() >= SAMPLES_LEAST {
+            return Verdict::Exhausted;
+        }
         if samples_ms.len() < self.repetitions_min {
             return Verdict::Continue;
         }
         let interval = median_interval(samples_ms);
         if interval.high - interval.low <= 2.0 * self.half_width * interval.median {
             Verdict::Steady
-        } else if samples_ms.len() >= self.repetitions_max || timed >= self.timed_max {
+        } else if samples_ms.len() >= self.repetitions_max || spent.timed >= self.timed_max {
             Verdict::Exhausted
         } else {
             Verdict::Continue
@@ -56,18 +73,22 @@ mod tests {
             repetitions_max: 9,
             half_width: 0.01,
             timed_max: Duration::from_secs(1),
+            spent_max: Duration::from_secs(5),
+        };
+        let verdict = |samples: &[f64], timed, all| {
+            let spent = Spent {
+                timed: Duration::from_secs(timed),
+                all: Duration::from_secs(all),
+            };
+            rule.verdict(samples, spent)
         };
         let noisy = [1.0, 2.0, 1.0, 2.0, 1.0, 2.0, 1.0, 2.0, 1.0];
-        assert_eq!(
-            rule.verdict(&[1.0; 4], Duration::from_secs(9)),
-            Verdict::Continue
-        );
-        assert_eq!(rule.verdict(&[1.0; 5], Duration::ZERO), Verdict::Steady);
-        assert_eq!(rule.verdict(&noisy[..6], Duration::ZERO), Verdict::Continue);
-        assert_eq!(
-            rule.verdict(&noisy[..6], Duration::from_secs(1)),
-            Verdict::Exhausted
-        );
-        assert_eq!(rule.verdict(&noisy, Duration::ZERO), Verdict::Exhausted);
+        assert_eq!(verdict(&[1.0; 4], 4, 4), Verdict::Continue);
+        assert_eq!(verdict(&[1.0; 5], 0, 0), Verdict::Steady);
+        assert_eq!(verdict(&noisy[..6], 0, 0), Verdict::Continue);
+        assert_eq!(verdict(&noisy[..6], 1, 1), Verdict::Exhausted);
+        assert_eq!(verdict(&noisy, 0, 0), Verdict::Exhausted);
+        assert_eq!(verdict(&noisy[..3], 0, 5), Verdict::Exhausted);
+        assert_eq!(verdict(&noisy[..2], 0, 5), Verdict::Continue);
     }
 }

@@ -102,6 +102,16 @@ impl Holdings {
         }
     }
 
+    /// Hands back what nobody waits for any more, unless it has begun.
+    pub(super) fn unwanted(&mut self, leases: &[u64]) {
+        let waiting = self.waiting.iter();
+        let unwanted: Vec<u64> = waiting
+            .map(|job| job.lease)
+            .filter(|lease| leases.contains(lease))
+            .collect();
+        self.hand_back(&unwanted, "nobody waits for it any more");
+    }
+
     /// Leases that are no longer ours: what has not begun is forgotten, what has is reported all the same.
     pub(super) fn lost(&mut self, leases: &[u64]) {
         self.waiting.retain(|job| !leases.contains(&job.lease));
@@ -140,8 +150,17 @@ impl Holdings {
 
     /// Hands back what the measuring thread has not got yet.
     pub(super) fn return_waiting(&mut self) {
-        for job in std::mem::take(&mut self.waiting) {
-            self.push(&job, Wire::Returned("the agent is stopping".to_owned()));
+        let waiting: Vec<u64> = self.waiting.iter().map(|job| job.lease).collect();
+        self.hand_back(&waiting, "the agent is stopping");
+    }
+
+    fn hand_back(&mut self, leases: &[u64], because: &str) {
+        let (back, waiting): (VecDeque<Job>, VecDeque<Job>) = std::mem::take(&mut self.waiting)
+            .into_iter()
+            .partition(|job| leases.contains(&job.lease));
+        self.waiting = waiting;
+        for job in back {
+            self.push(&job, Wire::Returned(because.to_owned()));
         }
     }
 }
@@ -206,6 +225,17 @@ mod tests {
         assert_eq!(holdings.leases(), [3, 1]);
         finish(&mut holdings, 1);
         assert_eq!(holdings.reports()[0].lease, 1);
+    }
+
+    #[test]
+    fn what_nobody_wants_any_more_goes_back_unless_it_has_begun() {
+        let mut holdings = holding(1..5);
+        holdings.started();
+        holdings.unwanted(&[1, 2, 4]);
+        assert_eq!(holdings.leases(), [3, 1, 2, 4]);
+        assert_eq!((holdings.ahead(), holdings.reports().len()), (2, 2));
+        holdings.unwanted(&[2, 4]);
+        assert_eq!(holdings.reports().len(), 2, "each goes back once");
     }
 
     #[test]

@@ -136,9 +136,10 @@ pub async fn run(
             answer = async { reporting.as_mut().expect("guarded").await }, if reporting.is_some() => {
                 reporting = None;
                 match answer {
-                    Ok(count) => {
+                    Ok(Reported { count, unwanted }) => {
                         report_backoff.succeeded();
                         holdings.reported(count);
+                        holdings.unwanted(&unwanted);
                     }
                     Err(status) => {
                         give_up_if_unknown(&status)?;
@@ -181,7 +182,7 @@ pub async fn run(
         loop {
             while holdings.has_reports() {
                 match report(connection.clone(), holdings.reports(), Instant::now()).await {
-                    Ok(count) => holdings.reported(count),
+                    Ok(Reported { count, .. }) => holdings.reported(count),
                     Err(status) if is_verdict(&status) => holdings.refused(&status),
                     Err(_) => return,
                 }
@@ -237,17 +238,28 @@ async fn renew(
         .into_inner())
 }
 
-/// Hands in reports; returns how many were acknowledged, which is all of them.
+/// What became of reports.
+struct Reported {
+    /// How many were acknowledged, which is all of them.
+    count: usize,
+    /// Leases that nobody waits for any more.
+    unwanted: Vec<u64>,
+}
+
+/// Hands in reports.
 async fn report(
     connection: Connection,
     reports: Vec<Report>,
     not_before: Instant,
-) -> std::result::Result<usize, Status> {
+) -> std::result::Result<Reported, Status> {
     sleep_until(not_before).await;
     let count = reports.len();
-    connection
+    let response = connection
         .agents()
         .report_results(unary(v1::ReportResultsRequest { reports }))
         .await?;
-    Ok(count)
+    Ok(Reported {
+        count,
+        unwanted: response.into_inner().unwanted,
+    })
 }

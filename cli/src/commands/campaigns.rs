@@ -12,6 +12,7 @@ use wattfarm_proto::v1;
 
 use crate::args::CampaignsArgs;
 use crate::exit::{Exit, Failure};
+use crate::farm::Outage;
 use crate::output::{Output, Report};
 use crate::render::number::{figure, time};
 use crate::render::table::{Column, table};
@@ -254,8 +255,28 @@ pub(super) async fn run(
     output.show(&Campaigns(campaigns.collect::<Result<_, _>>()?))
 }
 
-/// Shows the campaign whenever it changes, until it has ended.
+/// Shows the campaign whenever it changes, until it has ended. Goes on when the coordinator has been away.
 pub(super) async fn watch(connection: &Connection, output: Output, id: Uuid) -> anyhow::Result<()> {
+    let (mut newest, mut outage) = (None, Outage::default());
+    loop {
+        match follow(connection, output, id, &mut newest, &mut outage).await {
+            Ok(()) => {
+                let campaign = newest.as_ref();
+                return ended(campaign.context("the coordinator said nothing of the campaign")?);
+            }
+            Err(error) => outage.bear(error).await?,
+        }
+    }
+}
+
+/// Shows what changes in `newest`, until the stream ends.
+async fn follow(
+    connection: &Connection,
+    output: Output,
+    id: Uuid,
+    newest: &mut Option<Campaign>,
+    outage: &mut Outage,
+) -> anyhow::Result<()> {
     let request = v1::WatchCampaignRequest {
         campaign_id: id.to_string(),
     };
@@ -266,13 +287,15 @@ pub(super) async fn watch(connection: &Connection, output: Output, id: Uuid) -> 
         .await
         .with_context(doing)?
         .into_inner();
-    let mut newest = None;
     while let Some(update) = updates.message().await.with_context(doing)? {
+        outage.is_over();
         let campaign = Campaign::try_from(required("campaign", update.campaign)?)?;
-        output.show_next(&campaign)?;
-        newest = Some(campaign);
+        if newest.as_ref() != Some(&campaign) {
+            output.show_next(&campaign)?;
+            *newest = Some(campaign);
+        }
     }
-    ended(&newest.context("the coordinator said nothing of the campaign")?)
+    Ok(())
 }
 
 /// Whether a campaign that has ended brought what was asked for.

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use anyhow::Context as _;
-use tokio::time::{Instant, interval, sleep};
+use tokio::time::{Instant, interval, sleep, timeout};
 use uuid::Uuid;
 use wattfarm_cost::model::Target;
 use wattfarm_cost::{Hash, Kind, ModelSet, Subject};
@@ -19,6 +19,10 @@ use crate::output::note;
 
 /// How long a campaign may take beyond twice its budget: it never does, unless something holds the measuring up.
 const OVERTIME: Duration = Duration::from_secs(300);
+/// How long an agent may take to hand in what it has begun when a campaign ends.
+const SETTLING: Duration = Duration::from_secs(300);
+/// How often to look whether it has.
+const LOOK: Duration = Duration::from_millis(200);
 /// Models are as good as they get when none has been published for so long.
 const QUIET: Duration = Duration::from_secs(10);
 /// How long to wait for models at most.
@@ -28,7 +32,7 @@ const PATIENCE: Duration = Duration::from_secs(90);
 pub(super) async fn measure(
     farm: &Farm,
     seconds: u64,
-    excluded: &BTreeSet<Hash>,
+    excluded: impl Iterator<Item = &Hash>,
 ) -> anyhow::Result<v1::Campaign> {
     let id = Uuid::now_v7().to_string();
     let budget = v1::campaign_request::budget::Budget::Seconds(seconds as f64);
@@ -41,7 +45,7 @@ pub(super) async fn measure(
         budget: Some(v1::campaign_request::Budget {
             budget: Some(budget),
         }),
-        excluded_layers: excluded.iter().map(Hash::to_string).collect(),
+        excluded_layers: excluded.map(Hash::to_string).collect(),
     };
     let mut models = farm.connection.models();
     let request = v1::RequestModelsRequest {
@@ -80,8 +84,32 @@ pub(super) async fn measure(
             progress.show(campaign);
         }
     }
-    progress.finish();
+    progress.finish(newest.as_ref());
     newest.context("the coordinator said nothing of the campaign")
+}
+
+/// Waits until no agent has a job of the platform: what was in hand when a campaign ended is handed in, or handed back.
+pub(super) async fn settle(farm: &Farm) -> anyhow::Result<()> {
+    let is_idle = async || {
+        let request = v1::ListJobsRequest {
+            platform: farm.platform.clone(),
+            states: vec![v1::JobState::Leased.into()],
+            limit: 1,
+        };
+        let listing = farm.connection.farm().list_jobs(unary(request)).await;
+        let mut jobs = listing.context("list the jobs")?.into_inner();
+        let first = jobs.message().await.context("list the jobs")?;
+        Ok::<_, anyhow::Error>(first.is_none())
+    };
+    let waiting = async {
+        while !is_idle().await? {
+            sleep(LOOK).await;
+        }
+        Ok(())
+    };
+    timeout(SETTLING, waiting)
+        .await
+        .context("the agent does not hand in its last jobs")?
 }
 
 async fn cancel(connection: &Connection, id: String) -> anyhow::Result<v1::Campaign> {
@@ -103,15 +131,12 @@ pub(super) struct Census {
     pub(super) layers: BTreeSet<Hash>,
     /// The last measurement of each kind.
     pub(super) last: BTreeMap<Kind, u64>,
-    /// Seconds that layers took the agent between the two times that were asked about.
+    /// Seconds that layers took the agent since the time that was asked about.
     pub(super) busy_seconds: f64,
 }
 
-/// Counts the platform's measurements; those that arrived within `span_ms` also by their time.
-pub(super) async fn census(
-    farm: &Farm,
-    span_ms: std::ops::RangeInclusive<u64>,
-) -> anyhow::Result<Census> {
+/// Counts the platform's measurements; those that arrived since `since_ms` also by their time.
+pub(super) async fn census(farm: &Farm, since_ms: u64) -> anyhow::Result<Census> {
     let mut census = Census::default();
     let mut export = Export::open(&farm.connection, &farm.platform).await?;
     while let Some(batch) = export.next().await? {
@@ -122,7 +147,7 @@ pub(super) async fn census(
             census.measurements += 1;
             census.layers.insert(layer.hash());
             census.last.insert(layer.kind(), measurement.sequence);
-            if span_ms.contains(&measurement.received_at_ms) {
+            if measurement.received_at_ms >= since_ms {
                 census.busy_seconds += measurement.reading.conditions.seconds;
             }
         }

@@ -1,11 +1,11 @@
 //! Judging the models: networks none of whose layers were measured, predicted, and then measured as a whole.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use anyhow::bail;
 use tokio::time::timeout;
-use wattfarm_cost::model::{ModelSet, NetworkPrediction, Target};
+use wattfarm_cost::model::{self, ModelSet, NetworkPrediction, Target};
 use wattfarm_cost::{Dtype, Hash, Kind, Network};
 
 use super::setup::Farm;
@@ -21,14 +21,14 @@ const ROUNDS: usize = 3;
 
 /// The batch that networks are judged at, and another whose layers are not sampled either: they are those of the first
 /// but for their batch, and would make it too easy.
-const BATCHES: [u64; 2] = [1, 8];
+pub(super) const BATCHES: [u64; 2] = [1, 8];
 
 /// The networks to judge by.
 pub(super) struct Contest {
     /// At the batch that they are judged at.
     pub(super) networks: Vec<Network>,
-    /// The hashes of layers that may not be sampled.
-    pub(super) excluded: BTreeSet<Hash>,
+    /// The layers that may not be sampled, and where each was met first.
+    pub(super) excluded: BTreeMap<Hash, String>,
 }
 
 impl Contest {
@@ -36,16 +36,20 @@ impl Contest {
         let [judged, _] = BATCHES;
         let mut contest = Self {
             networks: Vec::new(),
-            excluded: BTreeSet::new(),
+            excluded: BTreeMap::new(),
         };
         for name in names {
             contest
                 .networks
                 .push(network::build(name, Some(judged), Dtype::F32)?);
             for network in network::build_batches(name, &BATCHES, Dtype::F32)? {
-                contest
-                    .excluded
-                    .extend(network.layers().map(|(_, layer)| layer.hash()));
+                for (layer_name, layer) in network.layers() {
+                    let met = || {
+                        let batch = network.batch();
+                        format!("layer `{layer_name}` of {name} at batch {batch}, {layer},")
+                    };
+                    contest.excluded.entry(layer.hash()).or_insert_with(met);
+                }
             }
         }
         Ok(contest)
@@ -53,19 +57,14 @@ impl Contest {
 
     /// Refuses models that have seen a layer they are to be judged by.
     pub(super) fn check(&self, measured: &BTreeSet<Hash>) -> anyhow::Result<()> {
-        for network in &self.networks {
-            if let Some((name, layer)) = network
-                .layers()
-                .find(|(_, layer)| measured.contains(&layer.hash()))
-            {
-                bail!(
-                    "the comparison would not be fair: layer `{name}` of {} has been measured by itself ({layer}). \
-                     `make demo-clean` forgets what earlier runs measured",
-                    network.name()
-                );
-            }
+        let mut excluded = self.excluded.iter();
+        match excluded.find(|(layer, _)| measured.contains(layer)) {
+            Some((_, met)) => bail!(
+                "the comparison would not be fair: {met} has been measured by itself. `make demo-clean` forgets what \
+                 earlier runs measured"
+            ),
+            None => Ok(()),
         }
-        Ok(())
     }
 }
 
@@ -130,7 +129,18 @@ pub(super) fn kinds(models: &ModelSet) -> Vec<KindResult> {
 
 /// Predicts every network, then measures each in [`ROUNDS`] rounds. Its time is the middle one: a machine that others share
 /// drifts from minute to minute, and now and then where a network's memory comes to lie makes it several times slower.
-pub(super) async fn networks(farm: &Farm, contest: &Contest) -> anyhow::Result<Vec<NetworkResult>> {
+///
+/// The models are those that the report shows: whatever the trainer may publish meanwhile.
+pub(super) async fn networks(
+    farm: &Farm,
+    contest: &Contest,
+    models: &ModelSet,
+) -> anyhow::Result<Vec<NetworkResult>> {
+    let networks = contest.networks.iter();
+    let predictions: Vec<NetworkPrediction> = networks
+        .map(|network| model::predict(network, models))
+        .collect();
+
     let mut rounds: Vec<Vec<Result<MeasuredTime, String>>> =
         vec![Vec::new(); contest.networks.len()];
     for _ in 0..ROUNDS {
@@ -142,8 +152,7 @@ pub(super) async fn networks(farm: &Farm, contest: &Contest) -> anyhow::Result<V
         }
     }
     let mut results = Vec::with_capacity(contest.networks.len());
-    for (network, times) in contest.networks.iter().zip(rounds) {
-        let prediction = farm::predict(&farm.connection, &farm.platform, network).await?;
+    for (prediction, times) in predictions.into_iter().zip(rounds) {
         let predicted = figure_or_none(prediction.total.runtime_ms);
         let measured = middle(times);
         let told = match &measured {
@@ -152,7 +161,7 @@ pub(super) async fn networks(farm: &Farm, contest: &Contest) -> anyhow::Result<V
         };
         note(format!(
             "{}: predicted {predicted} ms, {told}",
-            network.name()
+            prediction.network
         ));
         results.push(NetworkResult {
             prediction,
@@ -234,7 +243,7 @@ mod tests {
             assert!(
                 network
                     .layers()
-                    .all(|(_, layer)| contest.excluded.contains(&layer.hash()))
+                    .all(|(_, layer)| contest.excluded.contains_key(&layer.hash()))
             );
         }
         assert_eq!(contest.networks.len(), 1);
@@ -245,10 +254,14 @@ mod tests {
     fn a_measured_layer_spoils_the_contest() {
         let contest = Contest::new(&["resnet18".to_owned()]).expect("built in");
         assert!(contest.check(&BTreeSet::new()).is_ok());
-        let (_, layer) = contest.networks[0].layers().next().expect("has layers");
-        let error = contest
-            .check(&BTreeSet::from([layer.hash()]))
-            .expect_err("it has been measured");
-        assert!(error.to_string().contains("resnet18"));
+        for batch in BATCHES {
+            let network = network::build("resnet18", Some(batch), Dtype::F32).expect("built in");
+            let (_, layer) = network.layers().next().expect("has layers");
+            let error = contest
+                .check(&BTreeSet::from([layer.hash()]))
+                .expect_err("it has been measured");
+            let met = format!("layer `conv1` of resnet18 at batch {batch}");
+            assert!(error.to_string().contains(&met), "{error}");
+        }
     }
 }

@@ -7,12 +7,12 @@
 mod campaign;
 mod cores;
 mod evaluate;
+mod folder;
 mod processes;
 mod progress;
 mod report;
 mod setup;
 
-use std::fs;
 use std::path::Path;
 
 use anyhow::Context as _;
@@ -22,6 +22,7 @@ use tokio::time::Instant;
 
 use self::cores::Cores;
 use self::evaluate::Contest;
+use self::folder::Folder;
 use self::processes::Processes;
 use self::report::{Evaluation, Seconds};
 use crate::args::DemoArgs;
@@ -44,12 +45,12 @@ pub(crate) const NETWORKS: [&str; 8] = [
 
 pub(crate) async fn run(output: Output, args: DemoArgs) -> anyhow::Result<()> {
     let contest = Contest::new(&args.networks)?;
-    fs::create_dir_all(&args.dir).with_context(|| format!("create {}", args.dir.display()))?;
+    let folder = Folder::take(&args.dir, folder::PATIENCE).await?;
     let cores = Cores::split().context("keep to some of the cores")?;
     if cores.is_none() {
         note("with one core for everything, measurements will scatter");
     }
-    let mut processes = Processes::find(&args.dir, cores)?;
+    let mut processes = Processes::find(folder, cores)?;
     let outcome = tokio::select! {
         outcome = demonstrate(&mut processes, &args, &contest) => outcome,
         interrupted = interrupted() => Err(interrupted),
@@ -68,9 +69,7 @@ async fn demonstrate(
     note("starting a coordinator, an agent and a trainer");
     let farm = setup::start(processes, &args.dir).await?;
     // What earlier runs measured counts too, for the models know it: better to refuse now than after minutes.
-    let before = processes
-        .during(campaign::census(&farm, 0..=u64::MAX))
-        .await?;
+    let before = processes.during(campaign::census(&farm, 0)).await?;
     contest.check(&before.layers)?;
     let setup = clock.lap();
 
@@ -85,20 +84,23 @@ async fn demonstrate(
         .during(campaign::measure(
             &farm,
             args.budget.seconds,
-            &contest.excluded,
+            contest.excluded.keys(),
         ))
         .await?;
+    processes.during(campaign::settle(&farm)).await?;
     let measuring = clock.lap();
 
+    // Nothing is in an agent's hands any more: what is counted here is all that the models can know.
     note("fitting what was measured last");
-    let span_ms = campaign.created_at_ms..=campaign.ended_at_ms.unwrap_or(u64::MAX);
-    let census = processes.during(campaign::census(&farm, span_ms)).await?;
+    let census = campaign::census(&farm, campaign.created_at_ms);
+    let census = processes.during(census).await?;
     contest.check(&census.layers)?;
     let models = processes.during(campaign::digest(&farm, &census)).await?;
     let fitting = clock.lap();
 
     note("predicting and measuring whole networks");
-    let networks = processes.during(evaluate::networks(&farm, contest)).await?;
+    let networks = evaluate::networks(&farm, contest, &models);
+    let networks = processes.during(networks).await?;
     let networks_seconds = clock.lap();
 
     Ok(Evaluation {

@@ -3,16 +3,20 @@
 use std::env;
 use std::ffi::OsString;
 use std::fs::{self, File};
-use std::path::{Path, PathBuf};
-use std::process::{ExitStatus, Stdio};
+use std::io;
+use std::path::PathBuf;
+use std::process::ExitStatus;
 use std::time::Duration;
 
 use anyhow::{Context as _, bail};
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::{
+    Pid, Signal, getpid, getppid, kill_process, set_parent_process_death_signal,
+};
 use tokio::process::{Child, Command};
 use tokio::time::{sleep, timeout};
 
 use super::cores::Cores;
+use super::folder::Folder;
 use crate::output::note;
 
 /// How long a process may take to end once it is told to.
@@ -54,7 +58,8 @@ impl Program {
 /// The processes in the order of their start. Dropped without [`Self::stop`], as in a panic, they are killed.
 pub(super) struct Processes {
     executables: PathBuf,
-    logs: PathBuf,
+    /// Where their logs are.
+    folder: Folder,
     cores: Option<Cores>,
     running: Vec<Running>,
 }
@@ -66,8 +71,8 @@ struct Running {
 }
 
 impl Processes {
-    /// Finds the programs beside this one; `logs` is the folder for what they say.
-    pub(super) fn find(logs: &Path, cores: Option<Cores>) -> anyhow::Result<Self> {
+    /// Finds the programs beside this one; what they say goes into `folder`.
+    pub(super) fn find(folder: Folder, cores: Option<Cores>) -> anyhow::Result<Self> {
         let own = env::current_exe().context("find this program's own folder")?;
         let executables = own
             .parent()
@@ -81,7 +86,7 @@ impl Processes {
         }
         Ok(Self {
             executables,
-            logs: logs.to_owned(),
+            folder,
             cores,
             running: Vec::new(),
         })
@@ -94,18 +99,36 @@ impl Processes {
         arguments: impl IntoIterator<Item = A>,
     ) -> anyhow::Result<()> {
         let starting = || format!("start {}", program.executable());
-        let log = self.logs.join(program.log());
+        let log = self.folder.path().join(program.log());
         let file = File::create(&log).with_context(|| format!("create {}", log.display()))?;
         let mut command = Command::new(self.executables.join(program.executable()));
         command.args(arguments.into_iter().map(Into::into));
         command
-            .stdin(Stdio::null())
+            .stdin(self.folder.share()?)
             .stdout(file.try_clone()?)
             .stderr(file)
             // A file wants no colours.
             .env("NO_COLOR", "1");
         // A group of its own: the terminal's Ctrl-C reaches the demo alone, which then ends the others in order.
         command.process_group(0).kill_on_drop(true);
+        // A demo that is killed can end nobody: each process then ends by itself, as if it had been told to.
+        let demo = getpid();
+        let follow = move || {
+            set_parent_process_death_signal(Some(Signal::TERM))?;
+            // It may have been killed before that call.
+            match getppid() == Some(demo) {
+                true => Ok(()),
+                false => Err(io::ErrorKind::NotConnected.into()),
+            }
+        };
+        // SAFETY: between fork and exec; two system calls, which allocate nothing and take no lock.
+        #[expect(
+            unsafe_code,
+            reason = "the standard library has no call for what a process does when its parent dies"
+        )]
+        unsafe {
+            command.pre_exec(follow)
+        };
         let child = match &self.cores {
             Some(cores) if program == Program::Agent => {
                 cores.with_all(|| command.spawn()).with_context(starting)?
@@ -197,11 +220,12 @@ fn tail(text: &str, count: usize) -> String {
 #[cfg(test)]
 mod tests {
     use std::os::unix::fs::PermissionsExt as _;
+    use std::path::Path;
 
     use super::*;
 
     /// A folder with shell scripts in the programs' place.
-    fn scripts(folder: &Path, text: &str) -> Processes {
+    async fn scripts(folder: &Path, text: &str) -> Processes {
         for program in Program::ALL {
             let path = folder.join(program.executable());
             fs::write(&path, format!("#!/bin/sh\n{text}\n")).expect("written");
@@ -209,7 +233,7 @@ mod tests {
         }
         Processes {
             executables: folder.to_owned(),
-            logs: folder.to_owned(),
+            folder: Folder::take(folder, PATIENCE).await.expect("free"),
             cores: None,
             running: Vec::new(),
         }
@@ -218,7 +242,7 @@ mod tests {
     #[tokio::test]
     async fn a_death_interrupts_the_work_and_shows_the_log() {
         let folder = tempfile::tempdir().expect("a folder");
-        let mut processes = scripts(folder.path(), "echo no such device; exit 3");
+        let mut processes = scripts(folder.path(), "echo no such device; exit 3").await;
         processes
             .start(Program::Agent, ["--device", "auto"])
             .expect("started");
@@ -244,7 +268,8 @@ mod tests {
                 "trap 'touch {}; exit 0' TERM; echo up; while :; do sleep 0.05; done",
                 gone.display()
             ),
-        );
+        )
+        .await;
         processes
             .start(Program::Coordinator, ["--listen"])
             .expect("started");

@@ -10,6 +10,8 @@ use crate::output::note;
 
 /// Between two lines where there is no terminal.
 const PERIOD: Duration = Duration::from_secs(5);
+/// Between two tables of the kinds there.
+const KINDS_PERIOD: Duration = Duration::from_secs(30);
 /// Kinds in a line under the bar.
 const KINDS_IN_LINE: usize = 4;
 /// The bar; the message has lines of its own beneath it.
@@ -23,7 +25,10 @@ pub(super) struct Progress {
 
 enum Screen {
     Terminal(ProgressBar),
-    Lines { shown: Option<Instant> },
+    Lines {
+        shown: Option<Instant>,
+        kinds_shown: Instant,
+    },
 }
 
 impl Progress {
@@ -33,7 +38,10 @@ impl Progress {
             let style = ProgressStyle::with_template(TEMPLATE).expect("a test makes one too");
             Screen::Terminal(ProgressBar::new(seconds).with_style(style))
         } else {
-            Screen::Lines { shown: None }
+            Screen::Lines {
+                shown: None,
+                kinds_shown: Instant::now(),
+            }
         };
         Self { seconds, screen }
     }
@@ -49,19 +57,28 @@ impl Progress {
                     kinds(campaign)
                 ));
             }
-            Screen::Lines { shown } => {
+            Screen::Lines { shown, kinds_shown } => {
                 if shown.is_none_or(|shown| PERIOD <= shown.elapsed()) {
                     note(summary(campaign, self.seconds));
                     *shown = Some(Instant::now());
+                }
+                if KINDS_PERIOD <= kinds_shown.elapsed() {
+                    note(kinds(campaign));
+                    *kinds_shown = Instant::now();
                 }
             }
         }
     }
 
     /// Leaves the last state standing.
-    pub(super) fn finish(self) {
-        if let Screen::Terminal(bar) = self.screen {
-            bar.abandon();
+    pub(super) fn finish(self, campaign: Option<&v1::Campaign>) {
+        match (self.screen, campaign) {
+            (Screen::Terminal(bar), _) => bar.abandon(),
+            (Screen::Lines { .. }, Some(campaign)) => {
+                note(summary(campaign, self.seconds));
+                note(kinds(campaign));
+            }
+            (Screen::Lines { .. }, None) => (),
         }
     }
 }

@@ -331,7 +331,8 @@ impl Farm {
             .for_each(|id| self.end_campaign(now, id, End::Converged));
     }
 
-    /// Ends a campaign, unless it has ended. What waits for it alone is withdrawn; what is being measured goes on.
+    /// Ends a campaign, unless it has ended. What waits for it alone is withdrawn; agents hand back what they
+    /// have not begun when they report next.
     fn end_campaign(&mut self, now: Timestamp, id: CampaignId, end: End) {
         let Some(campaign) = self
             .campaigns

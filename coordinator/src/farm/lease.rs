@@ -22,7 +22,7 @@ pub const EXPIRIES_MAX: u32 = 5;
 /// starts again at once shows only as leases that nobody holds.
 pub const SILENT_MAX: usize = 20;
 
-/// The most leases of one job, so that agents that hand it back for ever don't make its record grow for ever.
+/// The most leases of one job for one wish, so that agents that hand it back for ever don't make its record grow for ever.
 const GRANTS_MAX: usize = 1000;
 
 /// Takes jobs.
@@ -163,6 +163,19 @@ impl Farm {
             .for_each(|(_, job)| self.requeue(now, job));
     }
 
+    /// An agent's leases of jobs that nobody waits for any more.
+    pub(super) fn unwanted_leases(&self, agent: AgentId) -> Vec<LeaseNumber> {
+        let is_wanted = |job: &Job| {
+            let live = |id| (self.campaigns.get(&id)).is_some_and(|found| found.end.is_none());
+            job.urgent || job.waiting_campaigns().any(live)
+        };
+        self.jobs
+            .leases_of(agent)
+            .filter(|&(_, job)| self.jobs.get(job).is_some_and(|job| !is_wanted(job)))
+            .map(|(lease, _)| lease)
+            .collect()
+    }
+
     /// Puts a job back into the queue, if anybody still waits for it.
     pub(super) fn requeue(&mut self, now: Timestamp, id: JobId) {
         if let Some(because) = self.jobs.get(id).and_then(worn_out) {
@@ -225,17 +238,13 @@ impl Farm {
 
 /// Why a job has been handed out often enough, if it has.
 fn worn_out(job: &Job) -> Option<String> {
-    let silent = job
-        .grants
-        .iter()
-        .skip(job.grants_forgiven)
-        .filter(|grant| grant.report.is_none())
-        .count();
+    let granted = || job.grants.iter().skip(job.grants_forgiven);
+    let silent = granted().filter(|grant| grant.report.is_none()).count();
     if silent >= SILENT_MAX {
         return Some(format!(
             "handed out {silent} times without a word from the agent"
         ));
     }
-    let grants = job.grants.len();
+    let grants = granted().count();
     (grants >= GRANTS_MAX).then(|| format!("handed out {grants} times"))
 }

@@ -40,11 +40,13 @@ pub use jobs::Tally;
 pub use lease::{EXPIRIES_MAX, LEASE_TTL, Lease, LeaseJobs, Leased, RenewLeases, SILENT_MAX, Tick};
 pub use list::{JobStatus, ListJobs, StateName};
 pub use model::{GetModels, PublishModels};
-pub use order::{Follow, Followed, Order, URGENT_MAX};
+pub use order::{Follow, Followed, Order, REPLICAS_ADDED_MAX, URGENT_MAX};
 pub use platform::{FindPlatform, ListPlatforms, PlatformEntry, PlatformStatus};
 pub use proposal::{OUTSTANDING_MAX, ProposeLayers, Proposed};
 pub use refusal::Refusal;
-pub use report::{Acknowledgement, FAILURES_MAX, LastMeasurement, Outcome, Report, ReportResults};
+pub use report::{
+    Acknowledgement, Booked, FAILURES_MAX, LastMeasurement, Outcome, Report, ReportResults,
+};
 pub use secret::SecretHash;
 pub use time::Timestamp;
 

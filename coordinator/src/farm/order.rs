@@ -12,6 +12,9 @@ use super::{Event, Farm, Refusal, Timestamp};
 /// The most jobs of one platform that users may wait for: anybody may order.
 pub const URGENT_MAX: u64 = 4096;
 
+/// The most measurements of one subject that an order may add to those there are.
+pub const REPLICAS_ADDED_MAX: u32 = 100;
+
 /// Orders measurements of subjects, ahead of every campaign.
 #[derive(Debug)]
 pub struct Order {
@@ -43,7 +46,15 @@ impl Event for Order {
                 continue;
             }
             keys.push(key);
-            if farm.lacks(&key, self.replicas) {
+            let done = farm.jobs.find(&key).map_or(0, Job::replicas_done);
+            if self.replicas.saturating_sub(done) > REPLICAS_ADDED_MAX {
+                return Err(Refusal::ReplicasTooMany {
+                    wanted: self.replicas,
+                    done,
+                    max: REPLICAS_ADDED_MAX,
+                });
+            }
+            if done < self.replicas {
                 wants.push((fresh, task));
             }
         }
@@ -113,12 +124,6 @@ impl Event for Follow {
 }
 
 impl Farm {
-    /// Whether a task has fewer measurements than are wanted.
-    fn lacks(&self, task: &TaskKey, replicas: u32) -> bool {
-        let done = self.jobs.find(task).map_or(0, Job::replicas_done);
-        done < replicas
-    }
-
     /// Has a task measured, until it has so many measurements. What had been given up, or was found impossible, is tried
     /// again: a user asks on purpose, and may know that the platform has room now.
     fn want(&mut self, now: Timestamp, fresh: JobId, task: Task, replicas: u32) {

@@ -60,7 +60,7 @@ impl Event for ProposeLayers {
         let task = |layer| Task {
             platform,
             subject: Subject::Layer(layer),
-            recipe: Recipe::LayerInNetwork1,
+            recipe: Recipe::LAYER,
         };
         let tasks: Vec<(JobId, Task)> = (self.layers.into_iter())
             .filter(|(_, layer)| wanted(layer))

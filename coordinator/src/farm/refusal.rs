@@ -55,6 +55,18 @@ pub enum Refusal {
         /// Jobs they may wait for.
         max: u64,
     },
+    /// An order for more measurements of one subject than may be added at a time.
+    #[error(
+        "`{wanted}` measurements of a subject that has {done}: at most {max} may be added at a time"
+    )]
+    ReplicasTooMany {
+        /// Measurements wanted.
+        wanted: u32,
+        /// Measurements that there are.
+        done: u32,
+        /// How many more may be wanted.
+        max: u32,
+    },
     /// No such job.
     #[error("no job has the id `{0}`")]
     JobUnknown(JobId),

@@ -56,6 +56,16 @@ pub enum Acknowledgement {
     Known,
 }
 
+/// What the farm answers to reports.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Booked {
+    /// What became of each, in their order.
+    pub acknowledgements: Vec<Acknowledgement>,
+    /// The agent's leases of jobs that nobody waits for any more, because a campaign has ended: measuring them would
+    /// spend what its budget no longer has. They are the agent's until it hands them back.
+    pub unwanted: Vec<LeaseNumber>,
+}
+
 /// Asks for the sequence of the last measurement; 0 if there is none.
 #[derive(Debug)]
 pub struct LastMeasurement;
@@ -69,7 +79,7 @@ impl Event for LastMeasurement {
 }
 
 impl Event for ReportResults {
-    type Reply = Result<Vec<Acknowledgement>, Refusal>;
+    type Reply = Result<Booked, Refusal>;
 
     fn apply(self, farm: &mut Farm, now: Timestamp) -> Self::Reply {
         let agent = farm.authenticate(&self.credential, now)?;
@@ -90,11 +100,14 @@ impl Event for ReportResults {
                 });
             }
         }
-        Ok(self
-            .reports
-            .into_iter()
-            .map(|report| farm.book(now, agent, report))
-            .collect())
+        Ok(Booked {
+            acknowledgements: self
+                .reports
+                .into_iter()
+                .map(|report| farm.book(now, agent, report))
+                .collect(),
+            unwanted: farm.unwanted_leases(agent),
+        })
     }
 }
 

@@ -149,7 +149,7 @@ impl AgentService for Agents {
             .enumerate()
             .map(convert)
             .collect::<Result<_, _>>()?;
-        let acknowledgements = self
+        let booked = self
             .0
             .request(ReportResults {
                 credential,
@@ -161,9 +161,9 @@ impl AgentService for Agents {
             Acknowledgement::Replica => Wire::Replica.into(),
             Acknowledgement::Known => Wire::Known.into(),
         };
-        let acknowledgements = acknowledgements.into_iter().map(wire).collect();
         Ok(Response::new(v1::ReportResultsResponse {
-            acknowledgements,
+            acknowledgements: booked.acknowledgements.into_iter().map(wire).collect(),
+            unwanted: booked.unwanted.into_iter().map(|lease| lease.0).collect(),
         }))
     }
 }

@@ -140,7 +140,22 @@ fn within<T: PartialOrd + std::fmt::Display>(
     ))
 }
 
-/// A text of at most so many characters: what is longer is cut, since texts from agents are for people.
+/// A text of at most so many characters, none of which commands a terminal: texts from agents are shown to people.
 fn cut(text: &str, characters: usize) -> String {
-    text.chars().take(characters).collect()
+    let plain = |character: char| match character.is_control() {
+        true => ' ',
+        false => character,
+    };
+    text.chars().take(characters).map(plain).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_text_for_people_is_cut_and_commands_no_terminal() {
+        assert_eq!(cut("out of \u{1b}[31mmemory\n", 100), "out of  [31mmemory ");
+        assert_eq!(cut("größer", 3), "grö");
+    }
 }

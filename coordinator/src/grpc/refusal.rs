@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use tonic::{Code, Status};
-use wattfarm_proto::error::status;
+use wattfarm_proto::error::{FieldError, status};
 
 use crate::farm::Refusal;
 
@@ -32,6 +32,9 @@ impl From<Refusal> for Status {
             ),
             Refusal::QueueFull { .. } | Refusal::OrdersFull { .. } => {
                 (Code::ResourceExhausted, "QUEUE_FULL", Some(QUEUE_RETRY))
+            }
+            Refusal::ReplicasTooMany { .. } => {
+                return FieldError::new("replicas", refusal.to_string()).into();
             }
             Refusal::JobUnknown(_) => (Code::NotFound, "JOB_UNKNOWN", None),
             Refusal::LeaseForged { .. } => (Code::PermissionDenied, "LEASE_FORGED", None),

@@ -1,13 +1,14 @@
 //! Campaigns, proposals and models.
 
 use wattfarm_coordinator::farm::{
-    Acknowledgement, Budget, CancelCampaign, End, GetModels, ListCampaigns, ListJobs,
-    OUTSTANDING_MAX, Outcome, Phase, PublishModels, Refusal, RequestModels, StateName,
+    Acknowledgement, Budget, CancelCampaign, End, GetModels, Lease, ListCampaigns, ListJobs,
+    OUTSTANDING_MAX, Outcome, Phase, PublishModels, Refusal, Report, ReportResults, RequestModels,
+    StateName,
 };
 use wattfarm_coordinator::store::Store as _;
 use wattfarm_cost::id::CampaignId;
 
-use crate::world::{World, layer, model, platform, request, uuid};
+use crate::world::{self, World, layer, model, platform, reading, request, uuid};
 
 fn jobs(world: &mut World) -> usize {
     world
@@ -100,6 +101,54 @@ fn a_full_queue_says_so_and_takes_none() {
     ));
     assert_eq!(world.status(campaign).tally.outstanding, OUTSTANDING_MAX);
     assert_eq!(world.propose(campaign, [5]).expect("nothing new").queued, 1);
+}
+
+/// What agents hold when a budget is spent would overspend it: they are told, and told again until they have answered.
+#[test]
+fn an_agent_hands_back_what_a_campaign_no_longer_wants() {
+    let mut world = World::new();
+    let agent = world.agent("a");
+    let (small, large) = (
+        world.campaign(1, Budget::Seconds(2.0)),
+        world.campaign(2, Budget::Seconds(100.0)),
+    );
+    world.propose(small, 0..4).expect("room");
+    world.propose(large, 3..4).expect("room");
+    let leases = world.lease(agent, 4);
+    let send = |world: &mut World, lease: &Lease, outcome| {
+        let reports = vec![Report {
+            job: lease.job,
+            lease: lease.number,
+            outcome,
+        }];
+        let credential = agent;
+        let booked = world.apply(ReportResults {
+            credential,
+            reports,
+        });
+        booked.expect("its own lease").unwanted
+    };
+    let measured = || Outcome::Reading(Box::new(reading(1.0)));
+    let of = |number: u64| {
+        let found = leases.iter().find(|lease| world::number(lease) == number);
+        found.expect("leased")
+    };
+    let [first, second, third] = [0, 1, 2].map(of);
+    // Two seconds: the budget of the small campaign. The large one still waits for layer 3.
+    let unwanted = send(&mut world, first, measured());
+    assert_eq!(world.status(small).phase, Phase::Ended(End::Exhausted));
+    assert_eq!(unwanted, [second.number, third.number]);
+    // One of them had been begun: it is measured, and kept.
+    assert_eq!(send(&mut world, second, measured()), [third.number]);
+    let returned = Outcome::Returned("nobody waits for it".to_owned());
+    assert_eq!(send(&mut world, third, returned), []);
+    // What is left is layer 3, which both had wanted.
+    assert_eq!(world.status(small).tally.outstanding, 1);
+    assert_eq!(world.status(large).tally.outstanding, 1);
+    assert_eq!(
+        world.store.measurements_after(0, 10).expect("memory").len(),
+        2
+    );
 }
 
 #[test]

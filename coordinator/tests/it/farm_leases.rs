@@ -1,9 +1,9 @@
 //! Leases and reports: who has a job, and what counts.
 
 use wattfarm_coordinator::farm::{
-    Acknowledgement, Budget, EXPIRIES_MAX, FAILURES_MAX, Follow, LEASE_TTL, LeaseJobs, ListJobs,
-    Order, Outcome, Refusal, RenewLeases, Report, ReportResults, SILENT_MAX, StateName, TaskKey,
-    Tick, URGENT_MAX,
+    Acknowledgement, Booked, Budget, EXPIRIES_MAX, FAILURES_MAX, Follow, LEASE_TTL, LeaseJobs,
+    ListJobs, Order, Outcome, REPLICAS_ADDED_MAX, Refusal, RenewLeases, Report, ReportResults,
+    SILENT_MAX, StateName, TaskKey, Tick, URGENT_MAX,
 };
 use wattfarm_coordinator::store::Store as _;
 use wattfarm_cost::id::{JobId, LeaseNumber};
@@ -176,7 +176,10 @@ fn reports_are_taken_all_or_none() {
     });
     assert_eq!(
         taken,
-        Ok(vec![Acknowledgement::Taken, Acknowledgement::Known])
+        Ok(Booked {
+            acknowledgements: vec![Acknowledgement::Taken, Acknowledgement::Known],
+            unwanted: vec![]
+        })
     );
 }
 
@@ -439,6 +442,27 @@ fn an_order_for_more_replicas_opens_a_job_again() {
     assert_eq!(only_job(&mut world).0, StateName::Done);
     let tasks = world.apply(order(0)).expect("a platform that is there");
     assert_eq!(world.apply(Follow(tasks))[0].measurements, [1, 2, 3]);
+}
+
+/// What an order adds is bounded, not what there is: whoever measures a network once more each night can go on for years.
+#[test]
+fn an_order_adds_so_many_replicas_and_no_more() {
+    let (mut world, agent) = one_job();
+    assert_eq!(
+        order(&mut world, REPLICAS_ADDED_MAX + 1),
+        Err(Refusal::ReplicasTooMany {
+            wanted: REPLICAS_ADDED_MAX + 1,
+            done: 0,
+            max: REPLICAS_ADDED_MAX
+        })
+    );
+    assert_eq!(only_job(&mut world).0, StateName::Queued);
+    for replicas in 1..=1050 {
+        order(&mut world, replicas).expect("one more");
+        let lease = world.lease(agent, 1).remove(0);
+        assert_eq!(world.measure(agent, &lease), Acknowledgement::Taken);
+    }
+    assert_eq!(only_job(&mut world).0, StateName::Done);
 }
 
 #[test]

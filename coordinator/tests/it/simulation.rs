@@ -135,9 +135,34 @@ impl Simulation {
             credential: self.devices[index].credential,
             reports: vec![report],
         };
-        let acknowledgement = self.world.apply(event).expect("its own lease")[0];
+        let booked = self.world.apply(event).expect("its own lease");
+        let acknowledgement = booked.acknowledgements[0];
+        // Half of the agents hand back what nobody wants, half are deaf.
+        if self.random.random_bool(0.5) {
+            self.hand_back(index, &booked.unwanted);
+        }
         self.acknowledged.extend(measured);
         acknowledgement
+    }
+
+    fn hand_back(&mut self, index: usize, unwanted: &[LeaseNumber]) {
+        let device = &mut self.devices[index];
+        let unwanted = device
+            .held
+            .extract_if(.., |(_, lease)| unwanted.contains(lease));
+        let reports: Vec<_> = unwanted
+            .map(|(job, lease)| Report {
+                job,
+                lease,
+                outcome: Outcome::Returned("nobody wants it".to_owned()),
+            })
+            .collect();
+        device.sent.extend(reports.iter().cloned());
+        let event = ReportResults {
+            credential: device.credential,
+            reports,
+        };
+        self.world.apply(event).expect("its own leases");
     }
 
     fn renew(&mut self) {

@@ -93,7 +93,7 @@ pub(crate) fn model(platform: Hash, rmspe: f64) -> Model {
             log_residual_high: 0.1,
         },
         provenance: Provenance {
-            recipe: Recipe::LayerInNetwork1,
+            recipe: Recipe::LAYER,
             samples: 10,
             distinct: 10,
             through_sequence: 10,
@@ -257,7 +257,7 @@ impl World {
             credential,
             reports,
         })
-        .map(|acknowledgements| acknowledgements[0])
+        .map(|booked| booked.acknowledgements[0])
     }
 
     pub(crate) fn measure(&mut self, credential: SecretHash, lease: &Lease) -> Acknowledgement {

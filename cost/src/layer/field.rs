@@ -53,8 +53,20 @@ pub(super) trait Field: Sized {
     fn from_value(value: &Value) -> Option<Self>;
 }
 
+/// The most characters of a value that an error repeats.
+const ECHOED_MAX: usize = 80;
+
+/// A value as an error repeats it: enough of it to be recognised.
+fn echo(value: &Value) -> String {
+    let text = value.to_string();
+    match text.char_indices().nth(ECHOED_MAX) {
+        Some((end, _)) => format!("{}…", &text[..end]),
+        None => text,
+    }
+}
+
 pub(super) fn required<T: Field>(field: &'static str, value: &Value) -> Result<T, LayerError> {
-    let reason = || format!("`{value}` is not {}", T::EXPECTED);
+    let reason = || format!("`{}` is not {}", echo(value), T::EXPECTED);
     T::from_value(value).ok_or_else(|| LayerError::Invalid {
         field,
         reason: reason(),

@@ -317,6 +317,16 @@ mod tests {
     }
 
     #[test]
+    fn an_error_repeats_the_beginning_of_a_long_list() {
+        let order = Value::Sizes((0..2000).collect());
+        let fields = [("shape", Value::Sizes(vec![2, 3])), ("order", order)];
+        let error = Layer::from_fields(Kind::Permute, fields).expect_err("too long");
+        assert_eq!(error.field(), "order");
+        let text = error.to_string();
+        assert!(text.len() < 200 && text.contains("0;1;2;3;"), "{text}");
+    }
+
+    #[test]
     fn fields_round_trip_through_json() {
         for kind in Kind::ALL {
             let layer = kind.example();

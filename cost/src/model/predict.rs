@@ -232,7 +232,7 @@ mod tests {
                 log_residual_high: 2f64.ln(),
             },
             provenance: Provenance {
-                recipe: Recipe::LayerInNetwork1,
+                recipe: Recipe::LAYER,
                 samples: 1,
                 distinct: 1,
                 through_sequence: 1,

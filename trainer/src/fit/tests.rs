@@ -6,7 +6,7 @@ use super::*;
 use crate::design::Designer;
 
 const ORIGIN: Origin = Origin {
-    recipe: Recipe::LayerInNetwork1,
+    recipe: Recipe::LAYER,
     through_sequence: 7,
 };
 

@@ -113,7 +113,7 @@ impl Books {
         let covered = |account: &Account| account.fitted as f64 / account.samples.len() as f64;
         let (&key, account) = stale.min_by(|a, b| covered(a.1).total_cmp(&covered(b.1)))?;
         let origin = Origin {
-            recipe: Recipe::LayerInNetwork1,
+            recipe: Recipe::LAYER,
             through_sequence: account.through_sequence,
         };
         Some(Assignment {

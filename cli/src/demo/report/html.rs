@@ -42,7 +42,7 @@ fn summary(evaluation: &Evaluation) -> Markup {
         section {
             h1 { "Predicted and measured on " (evaluation.platform) }
             p.headline {
-                "Root mean square error over " (evaluation.networks.len()) " networks: "
+                "Root mean square error over " (evaluation.judged()) ": "
                 strong { (evaluation.runtime_rmspe_percent().map_or_else(|| NONE.to_owned(), figure)) " %" }
             }
             p { (evaluation.fairness()) }

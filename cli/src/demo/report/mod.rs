@@ -10,7 +10,7 @@ use serde::{Serialize, Serializer};
 use wattfarm_cost::Kind;
 use wattfarm_cost::model::LayerPrediction;
 
-use super::evaluate::{KindResult, NetworkResult};
+use super::evaluate::{BATCHES, KindResult, NetworkResult};
 use crate::output::Report;
 use crate::render::number::{NONE, figure, figure_or_none, interval, share, signed_percent};
 use crate::render::table::{Column, table};
@@ -54,12 +54,25 @@ impl Evaluation {
     /// Root mean square of the relative error over the networks that were measured, in percent. A network with layers
     /// that no model covers counts like any other.
     pub(super) fn runtime_rmspe_percent(&self) -> Option<f64> {
-        let squares: Vec<f64> = self
-            .networks
+        let errors: Vec<f64> = self.errors_percent().collect();
+        let squares: f64 = errors.iter().map(|error| error.powi(2)).sum();
+        (!errors.is_empty()).then(|| (squares / errors.len() as f64).sqrt())
+    }
+
+    /// The errors of the networks that were measured.
+    fn errors_percent(&self) -> impl Iterator<Item = f64> {
+        self.networks
             .iter()
-            .filter_map(|one| Some(one.error_percent()?.powi(2)))
-            .collect();
-        (!squares.is_empty()).then(|| (squares.iter().sum::<f64>() / squares.len() as f64).sqrt())
+            .filter_map(NetworkResult::error_percent)
+    }
+
+    /// Over what the error is: `7 of 8 networks`, where one could not be measured.
+    fn judged(&self) -> String {
+        match (self.errors_percent().count(), self.networks.len()) {
+            (1, 1) => "1 network".to_owned(),
+            (judged, all) if judged == all => format!("{all} networks"),
+            (judged, all) => format!("{judged} of {all} networks"),
+        }
     }
 
     /// The network whose layers are shown.
@@ -72,8 +85,10 @@ impl Evaluation {
 
     /// That no layer of the networks was measured by itself. It has been checked, or there would be no evaluation.
     fn fairness(&self) -> String {
+        let [judged, other] = BATCHES;
         format!(
-            "None of the {} layers of these networks is among the {} layers that were measured ({} measurements).",
+            "None of the {} layers that these networks have at batch {judged} and {other} is among the {} layers that \
+             were measured ({} measurements).",
             self.excluded_layers, self.layers, self.measurements
         )
     }
@@ -170,7 +185,8 @@ impl Report for Evaluation {
             .runtime_rmspe_percent()
             .map_or_else(|| NONE.to_owned(), figure);
         text.push_str(&format!(
-            "\nroot mean square error: {rmspe} %\n{}\n",
+            "\nroot mean square error over {}: {rmspe} %\n{}\n",
+            self.judged(),
             self.fairness()
         ));
         if let Some(shown) = self.shown() {
@@ -365,8 +381,8 @@ mod tests {
         warning: mlp: not in the prediction, for want of a model: gelu
         warning: mlp: 1 warning, which report.html has
 
-        root mean square error: 20.00 %
-        None of the 8 layers of these networks is among the 110 layers that were measured (120 measurements).
+        root mean square error over 1 of 2 networks: 20.00 %
+        None of the 8 layers that these networks have at batch 1 and 8 is among the 110 layers that were measured (120 measurements).
 
         where the time of resnet18 goes, by its costliest layers:
 

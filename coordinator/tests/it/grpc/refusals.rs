@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use tonic::{Code, Status};
 use tonic_types::StatusExt as _;
+use wattfarm_cost::Kind;
 use wattfarm_proto::connect::Connection;
 use wattfarm_proto::error::reason;
 use wattfarm_proto::v1;
@@ -105,6 +106,9 @@ async fn bad_reports_are_refused_whole() {
     };
     let nan = spoil(|reading| reading.runtime.as_mut().expect("there").median_ms = f64::NAN);
     let negative = spoil(|reading| reading.runtime.as_mut().expect("there").median_ms = -1.0);
+    let contradiction = spoil(|reading| {
+        reading.runtime.as_mut().expect("there").samples_ms = vec![0.001; 3];
+    });
     let power = spoil(|reading| {
         let sensor = "s".to_owned();
         reading.power = Some(v1::reading::Power {
@@ -121,6 +125,7 @@ async fn bad_reports_are_refused_whole() {
     let cases = [
         (nan, "reports[1].reading.runtime.median_ms"),
         (negative, "reports[1].reading.runtime.median_ms"),
+        (contradiction, "reports[1].reading.runtime.median_ms"),
         (power, "reports[1].reading.power.mean_w"),
         (empty, "reports[1].outcome"),
     ];
@@ -253,6 +258,107 @@ async fn bad_proposals_name_their_field() {
         .await
         .expect_err("ahead");
     assert_eq!(refused(ahead), expect(Code::OutOfRange, "CURSOR_AHEAD"));
+    farm.stop().await;
+}
+
+/// Geometry that cannot be, and lists far longer than any layer's: each an answer that names the field, and short enough
+/// to arrive.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn impossible_layers_and_networks_name_their_field() {
+    use v1::layer::field::Value;
+    let farm = Farm::start().await;
+    farm.agent(1).await;
+    let layer = |kind: Kind, changes: &[(&str, Value)]| {
+        let mut layer = v1::Layer::from(&kind.example());
+        for (name, value) in changes {
+            let mut fields = layer.fields.iter_mut();
+            let field = fields.find(|field| field.name == *name).expect("a field");
+            field.value = Some(value.clone());
+        }
+        layer
+    };
+    let refused = async |subject: v1::subject::Subject| {
+        let request = v1::MeasureRequest {
+            platform: platform(1).slug(),
+            subjects: vec![v1::Subject {
+                subject: Some(subject),
+            }],
+            replicas: 1,
+        };
+        let mut models = farm.anybody.models();
+        let status = models.measure(request).await.expect_err("impossible");
+        assert_eq!(status.code(), Code::InvalidArgument, "{status}");
+        (field(&status), status.message().to_owned())
+    };
+    let long = || {
+        Value::Sizes(v1::Sizes {
+            sizes: vec![1 << 39; 5000],
+        })
+    };
+    let mut twice = layer(Kind::Relu, &[]);
+    twice.fields.push(twice.fields[0].clone());
+    let mut unknown = layer(Kind::Relu, &[]);
+    unknown.kind = "blur".to_owned();
+    let cases = [
+        (
+            layer(Kind::Conv2d, &[("groups", Value::Size(7))]),
+            "in_channels",
+            "divisible",
+        ),
+        (
+            layer(Kind::Conv2d, &[("kernel_h", Value::Size(4000))]),
+            "kernel_h",
+            "",
+        ),
+        (
+            layer(Kind::Linear, &[("batch", Value::Size(1 << 40))]),
+            "in_features",
+            "2^40",
+        ),
+        (
+            layer(Kind::Linear, &[("batch", Value::Size(u64::MAX))]),
+            "batch",
+            "2^40",
+        ),
+        (
+            layer(Kind::Permute, &[("order", long())]),
+            "order",
+            "a list of 1 to 256",
+        ),
+        (twice, "batch", "is there twice"),
+        (unknown, "kind", "`blur` is not a layer kind"),
+    ];
+    for (layer, path, reason) in cases {
+        let (field, message) = refused(v1::subject::Subject::Layer(layer)).await;
+        assert_eq!(field, format!("subjects[0].layer.{path}"));
+        assert!(message.starts_with(&format!("{field}: ")), "{message}");
+        assert!(message.contains(reason), "{message}");
+        assert!(!message.contains("kind: kind"), "{message}");
+    }
+    let network = |input: Vec<u64>, shape: Vec<u64>| {
+        let input_of = v1::network::Source {
+            source: Some(v1::network::source::Source::Input(true)),
+        };
+        v1::subject::Subject::Network(v1::Network {
+            name: "odd".to_owned(),
+            input: Some(v1::Sizes { sizes: input }),
+            nodes: vec![v1::network::Node {
+                name: "reshape".to_owned(),
+                step: Some(v1::network::node::Step::Reshape(v1::Sizes { sizes: shape })),
+                inputs: vec![input_of],
+            }],
+        })
+    };
+    for odd in [
+        network(vec![1, 8], vec![3; 100_000]),
+        network(vec![1 << 39; 100_000], vec![8]),
+    ] {
+        let (field, message) = refused(odd).await;
+        assert!(
+            field.starts_with("subjects[0].network"),
+            "{field}: {message}"
+        );
+    }
     farm.stop().await;
 }
 

@@ -150,7 +150,7 @@ static ALL: [Builtin; 15] = [
     },
     Builtin {
         name: "vit_b_16",
-        description: "Vision transformer, base, patches of 16 x 16, 86.6 M parameters",
+        description: "Vision transformer, base, patches of 16 x 16, 86.4 M parameters in its layers",
         default_batch: 1,
         input: IMAGENET,
         steps: torchvision::vit_b_16,

@@ -1,0 +1,5 @@
+//! The command with real farms.
+
+mod commands;
+mod demo;
+mod farm;
