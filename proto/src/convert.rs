@@ -151,6 +151,13 @@ impl TryFrom<v1::network::Node> for Node {
             Wire::Reshape(shape) => Step::Reshape(shape.sizes),
             Wire::Select(index) => Step::Select { index },
             Wire::Parameter(shape) => Step::Parameter(shape.sizes),
+            Wire::Slice(slice) => Step::Slice {
+                axis: slice.axis,
+                start: slice.start,
+                step: slice.step,
+                length: slice.length,
+            },
+            Wire::Transpose(order) => Step::Transpose(order.sizes),
         };
         let inputs = message
             .inputs
@@ -206,6 +213,18 @@ impl From<&Network> for v1::Network {
                 Step::Reshape(shape) => Wire::Reshape(sizes(shape)),
                 Step::Select { index } => Wire::Select(*index),
                 Step::Parameter(shape) => Wire::Parameter(sizes(shape)),
+                Step::Slice {
+                    axis,
+                    start,
+                    step,
+                    length,
+                } => Wire::Slice(v1::network::Slice {
+                    axis: *axis,
+                    start: *start,
+                    step: *step,
+                    length: *length,
+                }),
+                Step::Transpose(order) => Wire::Transpose(sizes(order)),
             }),
             inputs: node.inputs.iter().map(source).collect(),
         };
