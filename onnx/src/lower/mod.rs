@@ -48,7 +48,7 @@ pub(crate) fn lower(
         net: NetworkBuilder::new(name, input, dtype),
         made: vec![None; graph.names.len()],
         needed: needed(graph),
-        weights: graph.constants.iter().map(|(id, _)| *id).collect(),
+        weights: weights(graph),
         names: HashSet::new(),
         step_name: String::new(),
         coverage: Coverage {
@@ -79,6 +79,21 @@ fn needed(graph: &Graph) -> Vec<bool> {
         }
     }
     needed
+}
+
+/// The file's own constants, and other names for them.
+fn weights(graph: &Graph) -> HashSet<TensorId> {
+    let mut weights: HashSet<TensorId> = graph.constants.iter().map(|(id, _)| *id).collect();
+    for step in graph
+        .steps
+        .iter()
+        .filter(|step| step.node.operator == "Identity")
+    {
+        if step.inputs.iter().flatten().any(|id| weights.contains(id)) {
+            weights.extend(step.outputs.iter().flatten());
+        }
+    }
+    weights
 }
 
 struct Lowering<'a> {
