@@ -24,6 +24,9 @@ HERE = Path(__file__).parent
 warnings.filterwarnings("ignore")
 logging.disable(logging.WARNING)
 
+# One operator for a whole block, which no exporter knows.
+torch.backends.mha.set_fastpath_enabled(False)
+
 # Weights are never looked at: drawing them would take most of the time.
 for name in ["kaiming_uniform_", "kaiming_normal_", "xavier_uniform_", "xavier_normal_", "normal_", "trunc_normal_", "uniform_"]:
     setattr(nn.init, name, lambda tensor, *_, **__: tensor)

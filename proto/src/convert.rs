@@ -6,7 +6,7 @@ use wattfarm_cost::measurement::{
     Conditions, Measurement, Power, Reading, Recipe, Runtime, Subject,
 };
 use wattfarm_cost::model::{
-    Bound, LayerPrediction, Model, ModelKey, NetworkPrediction, Provenance, Scale, Target,
+    Bound, LayerPrediction, Limit, Model, ModelKey, NetworkPrediction, Provenance, Scale, Target,
     Validation, Weighted,
 };
 use wattfarm_cost::network::{NODES_MAX, Network, Node, Source, Step};
@@ -596,6 +596,9 @@ impl From<&LayerPrediction> for v1::predict_response::LayerPrediction {
             energy_mj: layer.energy_mj,
             flops: layer.flops,
             bytes: layer.bytes,
+            limit: layer
+                .limit
+                .map_or_else(String::new, |limit| limit.name().to_owned()),
         }
     }
 }
@@ -615,6 +618,9 @@ impl TryFrom<v1::predict_response::LayerPrediction> for LayerPrediction {
             energy_mj: message.energy_mj,
             flops: message.flops,
             bytes: message.bytes,
+            limit: Limit::ALL
+                .into_iter()
+                .find(|limit| limit.name() == message.limit),
         })
     }
 }
@@ -635,6 +641,8 @@ impl From<&NetworkPrediction> for v1::predict_response::Summary {
             flops: total.flops,
             parameters: total.parameters,
             warnings: prediction.warnings.clone(),
+            items_per_s: total.items_per_s,
+            peak_activation_bytes: total.peak_activation_bytes,
         }
     }
 }

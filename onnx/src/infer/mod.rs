@@ -71,6 +71,9 @@ pub(crate) fn infer(graph: &Graph, bound: &Bound) -> Result<Vec<Option<Info>>, O
                     Some(Info::new(bound.written(value)?, value.element))
                 };
                 let written: Option<Vec<Info>> = step.outputs.iter().map(written).collect();
+                for info in written.iter().flatten() {
+                    numel(&info.shape).map_err(|reason| step.node.error(index, reason))?;
+                }
                 written.ok_or_else(|| {
                     step.node.error(
                         index,
@@ -85,7 +88,6 @@ pub(crate) fn infer(graph: &Graph, bound: &Bound) -> Result<Vec<Option<Info>>, O
         let constant = !step.inputs.is_empty() && inputs.iter().flatten().all(|info| info.constant);
         for (id, mut info) in step.outputs.iter().zip(outputs) {
             if let Some(id) = id {
-                numel(&info.shape).map_err(|reason| step.node.error(index, reason))?;
                 info.constant |= constant;
                 infos[*id] = Some(info);
             }
@@ -148,6 +150,9 @@ impl Context<'_> {
 
     fn infer(&self) -> Inferred {
         let mut outputs = self.shapes()?;
+        for output in &outputs {
+            numel(&output.shape)?;
+        }
         if outputs.len() == 1
             && outputs[0].values.is_none()
             && let Some(values) = fold::fold(self.node, self.inputs, &outputs[0])
