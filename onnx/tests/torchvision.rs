@@ -77,7 +77,9 @@ fn torchvisions_networks_are_covered_and_counted() {
         }
         // Exporters fold the small tables of position biases, and what is computed from them, into the biases themselves:
         // more numbers in the file than PyTorch has parameters.
-        let folds = ["swin", "maxvit"].iter().any(|prefix| name.starts_with(prefix));
+        let folds = ["swin", "maxvit"]
+            .iter()
+            .any(|prefix| name.starts_with(prefix));
         let more = if folds { 3.5 } else { 0.5 };
         if (of_macs - 100.0).abs() > 0.5 || of_parameters < 99.5 || of_parameters > 100.0 + more {
             failures.push(format!(

@@ -6,7 +6,7 @@ mod name;
 mod tensor;
 mod window;
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 
 use wattfarm_cost::layer::{Elementwise, Op, Rows, Shape};
 use wattfarm_cost::network::{NODES_MAX, NetworkBuilder, NetworkError, Tensor};
@@ -49,7 +49,9 @@ pub(crate) fn lower(
         made: vec![None; graph.names.len()],
         needed: needed(graph),
         weights: weights(graph),
-        names: HashSet::new(),
+        names: HashMap::new(),
+        readers: readers(graph),
+        makers: makers(graph),
         step_name: String::new(),
         coverage: Coverage {
             nodes: graph.steps.len(),
@@ -81,6 +83,26 @@ fn needed(graph: &Graph) -> Vec<bool> {
     needed
 }
 
+fn readers(graph: &Graph) -> Vec<Vec<usize>> {
+    let mut readers = vec![Vec::new(); graph.names.len()];
+    for (index, step) in graph.steps.iter().enumerate() {
+        for &input in step.inputs.iter().flatten() {
+            readers[input].push(index);
+        }
+    }
+    readers
+}
+
+fn makers(graph: &Graph) -> Vec<Option<usize>> {
+    let mut makers = vec![None; graph.names.len()];
+    for (index, step) in graph.steps.iter().enumerate() {
+        for &output in step.outputs.iter().flatten() {
+            makers[output] = Some(index);
+        }
+    }
+    makers
+}
+
 /// The file's own constants, and other names for them.
 fn weights(graph: &Graph) -> HashSet<TensorId> {
     let mut weights: HashSet<TensorId> = graph.constants.iter().map(|(id, _)| *id).collect();
@@ -105,7 +127,12 @@ struct Lowering<'a> {
     made: Vec<Option<Tensor>>,
     needed: Vec<bool>,
     weights: HashSet<TensorId>,
-    names: HashSet<String>,
+    /// Names that are taken, and how many have asked for each.
+    names: HashMap<String, u64>,
+    /// The steps that read a tensor.
+    readers: Vec<Vec<usize>>,
+    /// The step that makes it.
+    makers: Vec<Option<usize>>,
     /// The name that layers of the current step have.
     step_name: String,
     coverage: Coverage,
@@ -216,17 +243,14 @@ impl Lowering<'_> {
 
     /// A name that no other step has.
     fn unique(&mut self, name: String) -> String {
-        if self.names.insert(name.clone()) {
-            return name;
+        let mut found = name.clone();
+        while let Some(count) = self.names.get_mut(&found) {
+            // Of many that are alike, each goes on where the last ended.
+            *count += 1;
+            found = format!("{name}#{count}");
         }
-        let mut number = 2;
-        loop {
-            let other = format!("{name}#{number}");
-            if self.names.insert(other.clone()) {
-                return other;
-            }
-            number += 1;
-        }
+        self.names.insert(found.clone(), 1);
+        found
     }
 
     // What is known of tensors.

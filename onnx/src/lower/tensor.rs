@@ -112,24 +112,23 @@ impl Lowering<'_> {
         let step = &graph.steps[index];
         let rank = order.len();
         let (input, output) = (step.inputs[0], step.outputs.first().copied().flatten());
-        let made_by_cells = graph.steps[..index].iter().rev().take(2).any(|earlier| {
-            matches!(earlier.node.operator.as_str(), "LSTM" | "GRU")
-                && input.is_some_and(|id| earlier.outputs.contains(&Some(id)))
+        let maker = input.and_then(|id| self.makers[id]);
+        let made_by_cells = maker.is_some_and(|maker| {
+            matches!(graph.steps[maker].node.operator.as_str(), "LSTM" | "GRU")
         });
-        let mut readers = graph.steps[index + 1..]
-            .iter()
-            .filter(|reader| output.is_some() && reader.inputs.contains(&output))
-            .peekable();
+        let readers = output.map_or(&[][..], |id| self.readers[id].as_slice());
         let swapped = rank >= 2
             && order[rank - 2..] == [rank - 1, rank - 2]
             && order[..rank - 2].iter().copied().eq(0..rank - 2);
-        let read_so = readers.peek().is_some()
+        let read_so = !readers.is_empty()
             && !graph.outputs.iter().any(|&id| Some(id) == output)
-            && readers.all(|reader| match reader.node.operator.as_str() {
-                "MatMul" => swapped,
-                "Attention" => order.last() == Some(&(rank - 1)),
-                _ => false,
-            });
+            && readers
+                .iter()
+                .all(|&reader| match graph.steps[reader].node.operator.as_str() {
+                    "MatMul" => swapped,
+                    "Attention" => order.last() == Some(&(rank - 1)),
+                    _ => false,
+                });
         made_by_cells || read_so
     }
 
