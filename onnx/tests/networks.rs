@@ -153,7 +153,8 @@ fn what_exporters_spell_out_is_one_layer() {
         let mut found = kinds(&format!("bert_block{exporter}.onnx"), 3);
         // The mask is made at another time.
         let mut known = bert.to_vec();
-        (found.sort_unstable(), known.sort_unstable());
+        found.sort_unstable();
+        known.sort_unstable();
         assert_eq!(found, known, "{exporter}");
         assert_eq!(
             kinds(&format!("gpt2_block{exporter}.onnx"), 3),
