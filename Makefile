@@ -12,7 +12,7 @@ export LIBTORCH := $(CURDIR)/target/libtorch
 SETUP_LIBTORCH := python3 deploy/libtorch/setup.py target/libtorch
 endif
 
-.PHONY: manual setup budget demo demo-clean pip test check
+.PHONY: manual setup budget demo demo-clean pip test check bench-onnx
 
 manual: ## prints this
 	@echo 'Wattfarm: what each layer of a neural network costs on each device of a farm.'
@@ -63,3 +63,9 @@ test: setup pip ## runs all tests
 check: setup ## checks format and lints
 	cargo fmt --all --check
 	cargo clippy --workspace --all-targets -- -D warnings
+
+# Wants PyTorch and a few packages more: the generator's first lines name them. Files that are there are not made again.
+bench-onnx: ## exports every network of torchvision, and reads them against fvcore's counts
+	python3 onnx/tests/generate.py torchvision target/torchvision
+	WATTFARM_TORCHVISION=$(CURDIR)/target/torchvision cargo test --release --package wattfarm-onnx --test torchvision \
+		-- --ignored --nocapture

@@ -7,7 +7,7 @@ use uuid::Uuid;
 use wattfarm_cost::{Dtype, Kind};
 
 use crate::exit::EXIT_CODES;
-use crate::network::NetworkName;
+use crate::network::{InputSize, NetworkName};
 use crate::quantity::{Budget, Duration};
 
 /// Learns what the layers of a neural network cost on the devices of a farm, and predicts networks from that.
@@ -33,8 +33,8 @@ pub(crate) struct Args {
     )]
     pub(crate) operator_key_file: Option<PathBuf>,
 
-    /// How results are written: a table for people, or JSON with everything.
-    #[arg(long, global = true, default_value = "text", value_parser = ["text", "json"])]
+    /// How results are written: `text` or `table` for people, `json` with everything, or (of a prediction) `csv`.
+    #[arg(long, global = true, default_value = "text", value_parser = ["text", "table", "json", "csv"])]
     pub(crate) format: String,
 
     #[command(subcommand)]
@@ -180,7 +180,7 @@ pub(crate) struct FetchArgs {
 
 #[derive(Debug, ClapArgs)]
 pub(crate) struct PredictArgs {
-    /// A built-in network: `wattfarm networks` lists them.
+    /// An ONNX file, or a built-in network: `wattfarm networks` lists them.
     pub(crate) network: String,
     /// The platform (slug or hash): the coordinator predicts.
     #[arg(long, required_unless_present = "models", conflicts_with = "models")]
@@ -191,9 +191,19 @@ pub(crate) struct PredictArgs {
     /// Items in a batch, one prediction for each; the network's own, if left out.
     #[arg(long, value_delimiter = ',')]
     pub(crate) batch: Vec<u64>,
-    /// Number type of the layers.
-    #[arg(long, default_value = "f32")]
-    pub(crate) dtype: Dtype,
+    /// Sizes that an ONNX file leaves open, or others than it has: the shape of one item (`3x224x224`), that of one item
+    /// of a named input (`ids=128`), or the size of a named axis (`length=128`).
+    #[arg(long, value_name = "[NAME=]SHAPE")]
+    pub(crate) input: Vec<InputSize>,
+    /// Number type of the layers; a file's own, or f32, if left out.
+    #[arg(long)]
+    pub(crate) dtype: Option<Dtype>,
+    /// Ends with exit code 7 if one call takes longer, in ms.
+    #[arg(long, value_name = "MS")]
+    pub(crate) budget_ms: Option<f64>,
+    /// Ends with exit code 7 if one call takes more energy, in mJ.
+    #[arg(long, value_name = "MJ")]
+    pub(crate) budget_mj: Option<f64>,
 }
 
 #[derive(Debug, ClapArgs)]

@@ -6,6 +6,7 @@ use std::process::ExitCode;
 
 use tonic::{Code, Status};
 use wattfarm_cost::network::NetworkError;
+use wattfarm_onnx::OnnxError;
 use wattfarm_proto::connect::ConnectError;
 use wattfarm_proto::error;
 
@@ -18,7 +19,8 @@ Exit codes:
   3    the coordinator cannot be reached, or asks to try again later
   4    no such platform, network, campaign or agent
   5    the operator's key is missing or not accepted
-  6    a campaign or a measurement ended without what was asked for
+  6    a campaign, a measurement or a prediction ended without what was asked for
+  7    a prediction is over its budget
   130  interrupted";
 
 /// The exit codes. Their numbers never change.
@@ -36,8 +38,10 @@ pub(crate) enum Exit {
     NotFound = 4,
     /// The operator's key is missing or not accepted.
     Refused = 5,
-    /// A campaign or a measurement ended without what was asked for.
+    /// A campaign, a measurement or a prediction ended without what was asked for.
     Unfinished = 6,
+    /// A prediction is over its budget.
+    OverBudget = 7,
     /// Ctrl-C or SIGTERM.
     Interrupted = 130,
 }
@@ -95,6 +99,9 @@ impl Exit {
                 | NetworkError::Input(_)
                 | NetworkError::Node { .. } => Self::Usage,
             });
+        }
+        if cause.downcast_ref::<OnnxError>().is_some() {
+            return Some(Self::Usage);
         }
         // Whoever reads our stdout has seen enough: `wattfarm jobs | head`.
         let pipe = cause

@@ -130,6 +130,8 @@ pub(crate) async fn predict(
             energy_mj_per_item: summary.energy_mj_per_item,
             flops: summary.flops,
             parameters: summary.parameters,
+            items_per_s: summary.items_per_s,
+            peak_activation_bytes: summary.peak_activation_bytes,
         },
         warnings: summary.warnings,
     })

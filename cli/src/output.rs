@@ -8,15 +8,22 @@ use serde::Serialize;
 pub(crate) trait Report: Serialize {
     /// For people: lines without a final newline.
     fn text(&self) -> String;
+
+    /// For spreadsheets, where the command has such a form; else as for people.
+    fn csv(&self) -> anyhow::Result<String> {
+        Ok(self.text())
+    }
 }
 
 /// The way to stdout.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Output {
     /// For people.
     Text,
     /// For programs.
     Json,
+    /// For spreadsheets.
+    Csv,
 }
 
 impl Output {
@@ -25,6 +32,7 @@ impl Output {
         write(&match self {
             Self::Text => report.text(),
             Self::Json => serde_json::to_string_pretty(report)?,
+            Self::Csv => report.csv()?,
         })
     }
 
@@ -33,6 +41,7 @@ impl Output {
         write(&match self {
             Self::Text => report.text(),
             Self::Json => serde_json::to_string(report)?,
+            Self::Csv => report.csv()?,
         })
     }
 }

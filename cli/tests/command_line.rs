@@ -108,6 +108,7 @@ fn predicts_offline() {
           "flops": 1888223232,
           "hash": "0bb073788cbe4c933919039dd4d4f745fc4f2994768770731df4a34cf0adeefb",
           "kind": "conv2d",
+          "limit": "compute",
           "name": "conv1",
           "power_w": null,
           "runtime_ms": 1.898223232,
@@ -121,7 +122,9 @@ fn predicts_offline() {
         "energy_mj": null,
         "energy_mj_per_item": null,
         "flops": 29104062272,
+        "items_per_s": 268.50987713475627,
         "parameters": 11699112,
+        "peak_activation_bytes": 56197120,
         "power_w": null,
         "runtime_ms": 29.794062272000012,
         "runtime_ms_high": 32.927531154349246,
@@ -161,6 +164,134 @@ fn a_kind_without_a_model_is_a_warning() {
         "{}",
         text(&output.stdout)
     );
+}
+
+fn onnx(name: &str) -> String {
+    format!(
+        "{}/../onnx/tests/networks/{name}.onnx",
+        env!("CARGO_MANIFEST_DIR")
+    )
+}
+
+#[test]
+fn a_file_is_predicted_as_the_built_in_network() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("models.json");
+    write_models(&path);
+    let models = path.to_str().expect("UTF-8");
+    let predict = |network: &str| {
+        let output = wattfarm(&[
+            "predict", network, "--models", models, "--batch", "1,8", "--format", "json",
+        ]);
+        assert_eq!(exit_code(&output), 0, "{}", text(&output.stderr));
+        let json: serde_json::Value = serde_json::from_slice(&output.stdout).expect("JSON");
+        json
+    };
+    let (file, built_in) = (predict(&onnx("resnet18")), predict("resnet18"));
+    // Names are the exporter's, and the shortcut stands elsewhere.
+    let hashes = |json: &serde_json::Value| {
+        let layers = json["layers"].as_array().expect("an array").iter();
+        let mut hashes: Vec<String> = layers.map(|layer| layer["hash"].to_string()).collect();
+        hashes.sort();
+        hashes
+    };
+    for batch in 0..2 {
+        assert_eq!(hashes(&file[batch]), hashes(&built_in[batch]));
+        for figure in ["flops", "parameters", "peak_activation_bytes"] {
+            assert_eq!(
+                file[batch]["total"][figure],
+                built_in[batch]["total"][figure]
+            );
+        }
+        assert_eq!(
+            file[batch]["coverage"]["uncosted"].as_array().map(Vec::len),
+            Some(0)
+        );
+    }
+}
+
+#[test]
+fn a_file_is_predicted_for_people_and_for_spreadsheets() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("models.json");
+    write_models(&path);
+    let models = path.to_str().expect("UTF-8");
+    let (network, size) = (onnx("segmentation"), "3x32x32");
+    let all = [
+        "predict", &network, "--models", models, "--input", size, "--batch", "2",
+    ];
+    let shown = wattfarm(&all);
+    assert_eq!(exit_code(&shown), 0, "{}", text(&shown.stderr));
+    insta::assert_snapshot!("predicted_file", text(&shown.stdout));
+
+    let csv = wattfarm(&[&all[..], &["--format", "csv"]].concat());
+    let lines: Vec<&str> = text(&csv.stdout).lines().collect();
+    assert_eq!(lines.len(), 13);
+    assert!(lines[1].starts_with("segmentation,2,test-avx2-1t-torch2.11.0,stem.0,conv2d,"));
+}
+
+#[test]
+fn budgets_decide_the_exit_code() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("models.json");
+    write_models(&path);
+    let models = path.to_str().expect("UTF-8");
+    let within = |network: &str, budget: &[&str]| {
+        let output = wattfarm(&[&["predict", network, "--models", models], budget].concat());
+        assert!(!output.stdout.is_empty(), "what was predicted is shown");
+        exit_code(&output)
+    };
+    // 3.6 GFLOPs and 69 calls: 4.3 ms.
+    assert_eq!(within("resnet18", &["--budget-ms", "5"]), 0);
+    assert_eq!(within("resnet18", &["--budget-ms", "4"]), 7);
+    assert_eq!(
+        within("resnet18", &["--budget-mj", "4"]),
+        6,
+        "no models of energy"
+    );
+    // Dropout has no model.
+    assert_eq!(within("neuralpower/alexnet", &["--budget-ms", "1e9"]), 6);
+}
+
+#[test]
+fn a_file_that_is_wrong_is_exit_code_2_and_named() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("models.json");
+    write_models(&path);
+    let models = path.to_str().expect("UTF-8");
+    let cut = folder.path().join("cut.onnx");
+    let whole = std::fs::read(onnx("resnet18")).expect("there");
+    std::fs::write(&cut, &whole[..whole.len() / 2]).expect("written");
+    let cut = cut.to_str().expect("UTF-8");
+    let missing = folder.path().join("missing.onnx");
+    let missing = missing.to_str().expect("UTF-8");
+    let fixed = onnx("resnet18");
+    for (arguments, told) in [
+        (&[cut][..], "this is no whole ONNX file"),
+        (&[missing], "read the file"),
+        (
+            &[&fixed, "--input", "5x224x224"],
+            "node `/conv1/Conv` (Conv)",
+        ),
+        (&[&fixed, "--input", "ids=3"], "input `ids`"),
+        (
+            &["resnet18", "--input", "3x32x32"],
+            "`resnet18` is a built-in network",
+        ),
+    ] {
+        let output = wattfarm(&[&["predict", "--models", models], arguments].concat());
+        assert_eq!(
+            exit_code(&output),
+            2,
+            "{arguments:?}: {}",
+            text(&output.stderr)
+        );
+        assert!(
+            text(&output.stderr).contains(told),
+            "{}",
+            text(&output.stderr)
+        );
+    }
 }
 
 #[test]

@@ -18,7 +18,11 @@ fn trained_parameters(network: &Network) -> u64 {
     });
     let of_network = network.nodes().iter().map(|node| match &node.step {
         Step::Parameter(shape) => shape.iter().product(),
-        Step::Layer(_) | Step::Reshape(_) | Step::Select { .. } => 0,
+        Step::Layer(_)
+        | Step::Reshape(_)
+        | Step::Select { .. }
+        | Step::Slice { .. }
+        | Step::Transpose(_) => 0,
     });
     of_layers.sum::<u64>() + of_network.sum::<u64>()
 }

@@ -8,7 +8,7 @@ use wattfarm_cost::measurement::{
     Conditions, Measurement, Power, Reading, Recipe, Runtime, Subject,
 };
 use wattfarm_cost::model::{
-    Bound, LayerPrediction, Model, ModelKey, NetworkPrediction, Provenance, Scale, Target,
+    Bound, LayerPrediction, Limit, Model, ModelKey, NetworkPrediction, Provenance, Scale, Target,
     Validation, Weighted,
 };
 use wattfarm_cost::network::{NODES_MAX, Network, Node, Source, Step};
@@ -163,6 +163,13 @@ impl TryFrom<v1::network::Node> for Node {
             Wire::Reshape(shape) => Step::Reshape(shape.sizes),
             Wire::Select(index) => Step::Select { index },
             Wire::Parameter(shape) => Step::Parameter(shape.sizes),
+            Wire::Slice(slice) => Step::Slice {
+                axis: slice.axis,
+                start: slice.start,
+                step: slice.step,
+                length: slice.length,
+            },
+            Wire::Transpose(order) => Step::Transpose(order.sizes),
         };
         let inputs = message
             .inputs
@@ -218,6 +225,18 @@ impl From<&Network> for v1::Network {
                 Step::Reshape(shape) => Wire::Reshape(sizes(shape)),
                 Step::Select { index } => Wire::Select(*index),
                 Step::Parameter(shape) => Wire::Parameter(sizes(shape)),
+                Step::Slice {
+                    axis,
+                    start,
+                    step,
+                    length,
+                } => Wire::Slice(v1::network::Slice {
+                    axis: *axis,
+                    start: *start,
+                    step: *step,
+                    length: *length,
+                }),
+                Step::Transpose(order) => Wire::Transpose(sizes(order)),
             }),
             inputs: node.inputs.iter().map(source).collect(),
         };
@@ -586,6 +605,9 @@ impl From<&LayerPrediction> for v1::predict_response::LayerPrediction {
             energy_mj: layer.energy_mj,
             flops: layer.flops,
             bytes: layer.bytes,
+            limit: layer
+                .limit
+                .map_or_else(String::new, |limit| limit.name().to_owned()),
         }
     }
 }
@@ -605,6 +627,9 @@ impl TryFrom<v1::predict_response::LayerPrediction> for LayerPrediction {
             energy_mj: message.energy_mj,
             flops: message.flops,
             bytes: message.bytes,
+            limit: Limit::ALL
+                .into_iter()
+                .find(|limit| limit.name() == message.limit),
         })
     }
 }
@@ -625,6 +650,8 @@ impl From<&NetworkPrediction> for v1::predict_response::Summary {
             flops: total.flops,
             parameters: total.parameters,
             warnings: prediction.warnings.clone(),
+            items_per_s: total.items_per_s,
+            peak_activation_bytes: total.peak_activation_bytes,
         }
     }
 }

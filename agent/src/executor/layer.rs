@@ -1,7 +1,7 @@
 //! One layer as libtorch calls, and as a workload of its own.
 
 use tch::{TchError, Tensor};
-use wattfarm_cost::layer::{Activation, Conv2d, Layer, Op, Shape};
+use wattfarm_cost::layer::{Activation, Conv2d, Layer, Op, Recurrent, Shape};
 
 use super::values::Values;
 use super::{empty, kind, sizes};
@@ -103,6 +103,21 @@ pub(super) fn forward(
                 }),
             }
         }
+        Op::ConvTranspose2d(c) => x.f_conv_transpose2d(
+            &parameters[0],
+            parameters.get(1),
+            [c.stride_h as i64, c.stride_w as i64],
+            [c.pad_h as i64, c.pad_w as i64],
+            [c.output_pad_h as i64, c.output_pad_w as i64],
+            c.groups as i64,
+            [c.dilation_h as i64, c.dilation_w as i64],
+        ),
+        Op::UpsampleNearest2d(p) => {
+            x.f_upsample_nearest2d([p.out_height as i64, p.out_width as i64], None, None)
+        }
+        Op::UpsampleBilinear2d(p) => {
+            x.f_upsample_bilinear2d([p.out_height as i64, p.out_width as i64], false, None, None)
+        }
         Op::AdaptiveAvgPool2d(p) => {
             x.f_adaptive_avg_pool2d([p.out_height as i64, p.out_width as i64])
         }
@@ -117,6 +132,14 @@ pub(super) fn forward(
             EPSILON,
             false,
         ),
+        Op::RmsNorm(r) => x.f_rms_norm([r.features as i64], parameters.first(), EPSILON),
+        Op::GroupNorm(n) => x.f_group_norm(
+            n.groups as i64,
+            parameters.first(),
+            parameters.get(1),
+            EPSILON,
+            false,
+        ),
         Op::LocalResponseNorm(n) => local_response_norm(x, n.size as i64),
         Op::Relu(_) => x.f_relu(),
         Op::Relu6(_) => x.f_clamp(0.0, 6.0),
@@ -124,11 +147,13 @@ pub(super) fn forward(
         Op::Silu(_) => x.f_silu(),
         Op::Sigmoid(_) => x.f_sigmoid(),
         Op::Hardswish(_) => x.f_hardswish(),
+        Op::Hardsigmoid(_) => x.f_hardsigmoid(),
         Op::Tanh(_) => x.f_tanh(),
         Op::Softmax(_) => x.f_softmax(-1, None::<tch::Kind>),
         Op::Dropout(_) => x.f_dropout(0.5, false),
         Op::Add(_) => x.f_add(inputs[1]),
         Op::Mul(_) => x.f_mul(inputs[1]),
+        Op::Mean(_) => x.f_mean_dim(1, false, None::<tch::Kind>),
         Op::Concat(_) => Tensor::f_cat(inputs, 1),
         Op::Flatten(_) => x.f_flatten(1, -1),
         Op::Permute(p) => x.f_permute(sizes(&p.order))?.f_contiguous(),
@@ -137,7 +162,53 @@ pub(super) fn forward(
         Op::Attention(a) => Tensor::f_scaled_dot_product_attention(
             x, inputs[1], inputs[2], NONE, 0.0, a.causal, None, false,
         ),
+        Op::Embedding(_) => Tensor::f_embedding(&parameters[0], x, -1, false, false),
+        Op::Lstm(r) => {
+            let state = zero_state(r, x)?;
+            let (output, _, _) = x.f_lstm(
+                &[state.shallow_clone(), state],
+                parameters,
+                true,
+                1,
+                0.0,
+                false,
+                r.directions == 2,
+                false,
+            )?;
+            Ok(output)
+        }
+        Op::Gru(r) => {
+            let state = zero_state(r, x)?;
+            let (output, _) = x.f_gru(
+                &state,
+                parameters,
+                true,
+                1,
+                0.0,
+                false,
+                r.directions == 2,
+                false,
+            )?;
+            Ok(output)
+        }
     }
+}
+
+/// What a recurrent layer starts from.
+fn zero_state(r: &Recurrent, x: &Tensor) -> Result<Tensor, TchError> {
+    let shape = [r.directions, r.batch, r.hidden].map(|size| size as i64);
+    Tensor::f_zeros(shape, (x.kind(), x.device()))
+}
+
+/// Normal values as the numbers of rows of a table.
+pub(super) fn as_indices(values: &Tensor, rows: u64) -> Result<Tensor, TchError> {
+    // Spread over the table, and so seldom the same row twice.
+    values
+        .f_to_kind(tch::Kind::Float)?
+        .f_abs()?
+        .f_mul_scalar(1e6)?
+        .f_to_kind(tch::Kind::Int64)?
+        .f_remainder(rows as i64)
 }
 
 /// libtorch has no such call; these are the steps that PyTorch composes it of, with its default constants.
@@ -164,9 +235,16 @@ pub(super) fn parameters(layer: &Layer, values: &Values) -> Result<Vec<Tensor>, 
     let make = |(index, shape): (usize, &Shape)| {
         let mut tensor = empty(shape, kind, layer.memory_format())?;
         let (mean, deviation) = match layer.op() {
-            Op::Conv2d(_) | Op::Linear(_) if index == 0 => (0.0, (1.5 / summed).sqrt()),
+            Op::Conv2d(_) | Op::ConvTranspose2d(_) | Op::Linear(_) if index == 0 => {
+                (0.0, (1.5 / summed).sqrt())
+            }
             // Normalisation: scales and variances near 1, shifts and means near 0.
-            Op::BatchNorm2d(_) | Op::LayerNorm(_) if index % 3 == 0 => (1.0, 0.05),
+            Op::BatchNorm2d(_) | Op::LayerNorm(_) | Op::RmsNorm(_) | Op::GroupNorm(_)
+                if index % 3 == 0 =>
+            {
+                (1.0, 0.05)
+            }
+            Op::Embedding(_) => (0.0, 1.0),
             _ => (0.0, 0.05),
         };
         values.fill(&mut tensor, mean, deviation)?;
@@ -207,7 +285,10 @@ impl LayerWorkload {
         let make = |shape: &Shape| {
             let mut tensor = empty(shape, kind, layer.memory_format())?;
             values.fill(&mut tensor, 0.0, 1.0)?;
-            Ok(tensor)
+            match layer.op() {
+                Op::Embedding(embedding) => Ok(as_indices(&tensor, embedding.rows)?),
+                _ => Ok(tensor),
+            }
         };
         let shapes = layer.input_shapes();
         let sources = shapes

@@ -1,10 +1,10 @@
 //! A whole network in eager mode: each node as it comes, each tensor freed after its last reader.
 
 use tch::Tensor;
-use wattfarm_cost::layer::{Dtype, MemoryFormat};
+use wattfarm_cost::layer::{MemoryFormat, Op};
 use wattfarm_cost::network::{Network, Source, Step};
 
-use super::layer::{check_supported, forward, padded_bytes, parameters};
+use super::layer::{as_indices, check_supported, forward, padded_bytes, parameters};
 use super::values::Values;
 use super::{empty, kind, sizes};
 use crate::recipe::{Failure, Workload};
@@ -12,9 +12,9 @@ use crate::recipe::{Failure, Workload};
 /// Bytes of all parameters and constants, of the input twice (and what it is written from), and of the most tensors that
 /// are alive at once, padded inputs among them.
 pub(super) fn peak_bytes(network: &Network) -> u64 {
-    let bytes = dtype(network).bytes();
+    let bytes = network.dtype().bytes();
     let of = |shape: &[u64]| shape.iter().product::<u64>().saturating_mul(bytes);
-    let freed_after = freed_after(network);
+    let freed_after = network.freed_after();
     let (mut constants, mut alive, mut peak) = (2 * of(network.input()), 0u64, 0u64);
     for (index, node) in network.nodes().iter().enumerate() {
         match &node.step {
@@ -22,12 +22,12 @@ pub(super) fn peak_bytes(network: &Network) -> u64 {
                 constants = constants.saturating_add(layer.work().parameter_bytes)
             }
             Step::Parameter(shape) => constants = constants.saturating_add(of(shape)),
-            Step::Reshape(_) | Step::Select { .. } => (),
+            Step::Reshape(_) | Step::Select { .. } | Step::Slice { .. } | Step::Transpose(_) => (),
         }
         alive = alive.saturating_add(of(network.shape(index)));
         let padded = match &node.step {
             Step::Layer(layer) => padded_bytes(layer),
-            Step::Parameter(_) | Step::Reshape(_) | Step::Select { .. } => 0,
+            _ => 0,
         };
         peak = peak.max(alive.saturating_add(padded));
         for &node in &freed_after[index] {
@@ -35,12 +35,6 @@ pub(super) fn peak_bytes(network: &Network) -> u64 {
         }
     }
     constants.saturating_add(peak)
-}
-
-/// The type of all its numbers.
-fn dtype(network: &Network) -> Dtype {
-    let first = network.layers().next();
-    first.map_or(Dtype::F32, |(_, layer)| layer.dtype())
 }
 
 pub(super) struct NetworkWorkload {
@@ -55,48 +49,70 @@ pub(super) struct NetworkWorkload {
 
 impl NetworkWorkload {
     pub(super) fn build(network: &Network, values: &Values) -> Result<Self, Failure> {
-        let dtype = dtype(network);
-        let random = |shape| {
-            let mut tensor = empty(shape, kind(dtype)?, MemoryFormat::Contiguous)?;
+        let kind = kind(network.dtype())?;
+        let indices = indices(network);
+        let random = |shape, rows: Option<u64>| {
+            let mut tensor = empty(shape, kind, MemoryFormat::Contiguous)?;
             values.fill(&mut tensor, 0.0, 1.0)?;
-            Ok::<Tensor, Failure>(tensor)
+            match rows {
+                Some(rows) => Ok::<Tensor, Failure>(as_indices(&tensor, rows)?),
+                None => Ok(tensor),
+            }
         };
         let mut all = Vec::new();
-        for node in network.nodes() {
+        for (index, node) in network.nodes().iter().enumerate() {
             all.push(match &node.step {
                 Step::Layer(layer) => {
                     check_supported(layer)?;
                     parameters(layer, values)?
                 }
-                Step::Parameter(shape) => vec![random(shape)?],
-                Step::Reshape(_) | Step::Select { .. } => Vec::new(),
+                Step::Parameter(shape) => vec![random(shape, indices.of_nodes[index])?],
+                Step::Reshape(_)
+                | Step::Select { .. }
+                | Step::Slice { .. }
+                | Step::Transpose(_) => Vec::new(),
             });
         }
         Ok(Self {
             parameters: all,
-            freed_after: freed_after(network),
-            source: random(network.input())?,
-            input: random(network.input())?,
+            freed_after: network.freed_after(),
+            source: random(network.input(), indices.of_input)?,
+            input: random(network.input(), indices.of_input)?,
             network: network.clone(),
         })
     }
 }
 
-/// For each node, the nodes whose last reader it is. Nobody reads the last node: its output is the network's.
-fn freed_after(network: &Network) -> Vec<Vec<usize>> {
-    let mut last_reader: Vec<usize> = (0..network.nodes().len()).collect();
-    for (index, node) in network.nodes().iter().enumerate() {
+/// The sources whose values pick rows of an embedding, directly or through views: how many rows there are.
+struct Indices {
+    of_input: Option<u64>,
+    of_nodes: Vec<Option<u64>>,
+}
+
+fn indices(network: &Network) -> Indices {
+    let mut of_input = None;
+    let mut of_nodes = vec![None; network.nodes().len()];
+    for (index, node) in network.nodes().iter().enumerate().rev() {
+        let rows = match &node.step {
+            Step::Layer(layer) => match layer.op() {
+                Op::Embedding(embedding) => Some(embedding.rows),
+                _ => None,
+            },
+            Step::Reshape(_)
+            | Step::Select { .. }
+            | Step::Slice { .. }
+            | Step::Transpose(_)
+            | Step::Parameter(_) => of_nodes[index],
+        };
         for source in &node.inputs {
-            if let Source::Node(read) = source {
-                last_reader[*read] = index;
-            }
+            let of = match source {
+                Source::Input => &mut of_input,
+                Source::Node(read) => &mut of_nodes[*read],
+            };
+            *of = (*of).min(rows).or(*of).or(rows);
         }
     }
-    let mut freed = vec![Vec::new(); last_reader.len()];
-    for (node, &reader) in last_reader.iter().enumerate() {
-        freed[reader].push(node);
-    }
-    freed
+    Indices { of_input, of_nodes }
 }
 
 impl Workload for NetworkWorkload {
@@ -116,9 +132,21 @@ impl Workload for NetworkWorkload {
             let inputs: Vec<&Tensor> = node.inputs.iter().map(read).collect();
             let tensor = match &node.step {
                 Step::Layer(layer) => forward(layer, &self.parameters[index], &inputs)?,
-                Step::Reshape(shape) => inputs[0].f_view(sizes(shape).as_slice())?,
+                // A view where there can be one: of part of a tensor, it may have to copy.
+                Step::Reshape(shape) => inputs[0].f_reshape(sizes(shape).as_slice())?,
                 Step::Select { index } => inputs[0].f_select(0, *index as i64)?,
                 Step::Parameter(_) => self.parameters[index][0].shallow_clone(),
+                Step::Slice {
+                    axis,
+                    start,
+                    step,
+                    length,
+                } => {
+                    let [axis, start, step, length] =
+                        [*axis, *start, *step, *length].map(|size| size as i64);
+                    inputs[0].f_slice(axis, start, start + (length - 1) * step + 1, step)?
+                }
+                Step::Transpose(order) => inputs[0].f_permute(sizes(order))?,
             };
             made.push(Some(tensor));
             for &node in &self.freed_after[index] {
@@ -131,7 +159,8 @@ impl Workload for NetworkWorkload {
 
 #[cfg(test)]
 mod tests {
-    use wattfarm_cost::network::{NetworkBuilder, window, zoo};
+    use wattfarm_cost::layer::{Dtype, Embedding, Matmul};
+    use wattfarm_cost::network::{NetworkBuilder, zoo};
 
     use super::*;
 
@@ -149,19 +178,42 @@ mod tests {
     }
 
     #[test]
-    fn a_tensor_lives_until_its_last_reader() {
-        let mut b = NetworkBuilder::new("residual", vec![1, 8, 4, 4], Dtype::F32);
+    fn views_of_every_sort_run() {
+        let mut b = NetworkBuilder::new("views", vec![2, 8, 6, 4], Dtype::F32);
         let input = b.input();
-        let first = b.conv2d("first", input, 8, window(3, 1, 1), 1, false);
-        let second = b.relu("second", first);
-        let sum = b.add("sum", second, first);
-        b.flatten("flat", sum);
+        let half = b.slice("half", input, 1, (1, 2, 4));
+        let normed = b.relu("relu", half);
+        let turned = b.transpose("turned", normed, &[0, 1, 3, 2]);
+        let rows = b.reshape("rows", turned, &[8, 4, 6]);
+        let columns = b.reshape("columns", normed, &[8, 6, 4]);
+        let product = Matmul {
+            batch: 8,
+            m: 4,
+            n: 4,
+            k: 6,
+        };
+        b.layer("product", &[rows, columns], Op::Matmul(product));
         let network = b.finish().expect("valid");
-        assert_eq!(
-            freed_after(&network),
-            [vec![], vec![], vec![0, 1], vec![2, 3]]
-        );
         let mut workload = NetworkWorkload::build(&network, &Values::new()).expect("built");
+        workload.write_inputs().expect("written");
         workload.call().expect("runs");
+    }
+
+    #[test]
+    fn words_pick_rows() {
+        let mut b = NetworkBuilder::new("words", vec![2, 7], Dtype::F32);
+        let input = b.input();
+        let row = b.slice("row", input, 1, (0, 1, 5));
+        let table = Embedding {
+            batch: 10,
+            rows: 3,
+            features: 16,
+        };
+        b.layer("embedding", &[row], Op::Embedding(table));
+        let network = b.finish().expect("valid");
+        let mut workload = NetworkWorkload::build(&network, &Values::new()).expect("built");
+        workload.write_inputs().expect("written");
+        workload.call().expect("runs");
+        assert_eq!(workload.input.kind(), tch::Kind::Int64);
     }
 }

@@ -14,17 +14,22 @@ mod token;
 
 use crate::args::{Args, Command};
 use crate::demo;
+use crate::exit::{Exit, Failure};
 use crate::output::Output;
 use crate::session::Session;
 
 /// Does what the command line asks.
 pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
     let session = Session::new(args.coordinator, args.operator_key_file);
-    let output = if args.format == "json" {
-        Output::Json
-    } else {
-        Output::Text
+    let output = match args.format.as_str() {
+        "json" => Output::Json,
+        "csv" => Output::Csv,
+        _ => Output::Text,
     };
+    if output == Output::Csv && !matches!(args.command, Command::Predict(_) | Command::Export(_)) {
+        let message = "only predictions and exports are written as csv";
+        return Err(Failure::new(Exit::Usage, message).into());
+    }
     match args.command {
         Command::Token(command) => token::run(&session, output, command).await,
         Command::Agents(args) => agents::run(&session, output, args).await,

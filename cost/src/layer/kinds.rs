@@ -86,6 +86,46 @@ fields! {
 }
 
 fields! {
+    /// A two-dimensional transposed convolution: each input value adds a weighted kernel to the output.
+    ConvTranspose2d {
+        /// Items in a batch.
+        batch: u64,
+        /// Channels of the input; a multiple of `groups`.
+        in_channels: u64,
+        /// Rows of the input.
+        in_height: u64,
+        /// Columns of the input.
+        in_width: u64,
+        /// Channels of the output; a multiple of `groups`.
+        out_channels: u64,
+        /// Rows of the kernel.
+        kernel_h: u64,
+        /// Columns of the kernel.
+        kernel_w: u64,
+        /// Rows of the output from one input to the next.
+        stride_h: u64 = 1,
+        /// Columns of the output from one input to the next.
+        stride_w: u64 = 1,
+        /// Rows taken off above and below.
+        pad_h: u64 = 0,
+        /// Columns taken off on the left and the right.
+        pad_w: u64 = 0,
+        /// Rows added below; fewer than `stride_h` or `dilation_h`.
+        output_pad_h: u64 = 0,
+        /// Columns added on the right; fewer than `stride_w` or `dilation_w`.
+        output_pad_w: u64 = 0,
+        /// Rows from one kernel element to the next.
+        dilation_h: u64 = 1,
+        /// Columns from one kernel element to the next.
+        dilation_w: u64 = 1,
+        /// Groups that convolve apart from each other.
+        groups: u64 = 1,
+        /// Whether a bias is added.
+        bias: bool = false,
+    }
+}
+
+fields! {
     /// A matrix product with a constant weight: `batch` rows of `in_features` to `out_features`.
     Linear {
         /// Rows: items, or items times tokens.
@@ -134,7 +174,7 @@ fields! {
 }
 
 fields! {
-    /// Average pooling to a fixed output, whatever the input.
+    /// An image made into one of a fixed size, whatever the input's: by means of windows, or by interpolation.
     Adaptive {
         /// Items in a batch.
         batch: u64,
@@ -178,6 +218,60 @@ fields! {
         width: u64,
         /// Neighbouring channels in a sum.
         size: u64,
+    }
+}
+
+fields! {
+    /// Normalisation of groups of channels by their own mean and variance, scaled and shifted by channel.
+    GroupNorm {
+        /// Items in a batch.
+        batch: u64,
+        /// Channels; a multiple of `groups`.
+        channels: u64,
+        /// Values in a channel.
+        inner: u64,
+        /// Groups of channels with one mean and variance each.
+        groups: u64,
+    }
+}
+
+fields! {
+    /// One value for each stretch of `length` values along an axis of `batch` x `length` x `inner`.
+    Reduce {
+        /// The product of the axes before.
+        batch: u64,
+        /// Values made one.
+        length: u64,
+        /// The product of the axes behind: 1 if neighbouring values are made one.
+        inner: u64,
+    }
+}
+
+fields! {
+    /// `batch` rows picked from a constant table of `rows` x `features`.
+    Embedding {
+        /// Rows picked: items, or items times tokens.
+        batch: u64,
+        /// Rows of the table: words of a vocabulary.
+        rows: u64,
+        /// Length of a row.
+        features: u64,
+    }
+}
+
+fields! {
+    /// One recurrent layer over `length` x `batch` x `in_features`, step by step.
+    Recurrent {
+        /// Items in a batch.
+        batch: u64,
+        /// Steps.
+        length: u64,
+        /// Features of an input.
+        in_features: u64,
+        /// Features of the state.
+        hidden: u64,
+        /// 2 if the steps are also gone through backwards, by a layer of its own; else 1.
+        directions: u64 = 1,
     }
 }
 
@@ -355,6 +449,20 @@ const WINDOW: [(&str, &str); 8] = [
     ("stride_h", "2"),
     ("stride_w", "2"),
 ];
+const RESIZED: [(&str, &str); 6] = [
+    ("batch", "1"),
+    ("channels", "8"),
+    ("in_height", "7"),
+    ("in_width", "7"),
+    ("out_height", "14"),
+    ("out_width", "14"),
+];
+const SEQUENCE: [(&str, &str); 4] = [
+    ("batch", "1"),
+    ("length", "8"),
+    ("in_features", "32"),
+    ("hidden", "16"),
+];
 const PAIR: [(&str, &str); 6] = [
     ("batch", "1"),
     ("channels", "8"),
@@ -370,6 +478,12 @@ kinds! {
         ("batch", "1"), ("in_channels", "8"), ("in_height", "14"), ("in_width", "14"), ("out_channels", "16"),
         ("kernel_h", "3"), ("kernel_w", "3"),
     ];
+    /// Two-dimensional transposed convolution.
+    ConvTranspose2d(ConvTranspose2d) = "conv_transpose2d", [
+        ("batch", "1"), ("in_channels", "8"), ("in_height", "7"), ("in_width", "7"), ("out_channels", "16"),
+        ("kernel_h", "3"), ("kernel_w", "3"), ("stride_h", "2"), ("stride_w", "2"), ("pad_h", "1"), ("pad_w", "1"),
+        ("output_pad_h", "1"), ("output_pad_w", "1"),
+    ];
     /// Product with a constant matrix.
     Linear(Linear) = "linear", [("batch", "1"), ("in_features", "64"), ("out_features", "32")];
     /// Largest value of a window.
@@ -381,10 +495,18 @@ kinds! {
         ("batch", "1"), ("channels", "8"), ("in_height", "14"), ("in_width", "14"), ("out_height", "1"),
         ("out_width", "1"),
     ];
+    /// Larger or smaller image of the nearest values.
+    UpsampleNearest2d(Adaptive) = "upsample_nearest2d", RESIZED;
+    /// Larger or smaller image, linear in rows and columns between the values.
+    UpsampleBilinear2d(Adaptive) = "upsample_bilinear2d", RESIZED;
     /// Normalisation of channels by stored statistics.
     BatchNorm2d(BatchNorm2d) = "batch_norm2d", IMAGE;
     /// Normalisation of rows.
     LayerNorm(Rows) = "layer_norm", FLAT;
+    /// Normalisation of rows by their root mean square, scaled.
+    RmsNorm(Rows) = "rms_norm", FLAT;
+    /// Normalisation of groups of channels.
+    GroupNorm(GroupNorm) = "group_norm", [("batch", "1"), ("channels", "8"), ("inner", "196"), ("groups", "2")];
     /// Normalisation by neighbouring channels.
     LocalResponseNorm(LocalResponseNorm) = "local_response_norm", [
         ("batch", "1"), ("channels", "8"), ("height", "14"), ("width", "14"), ("size", "5"),
@@ -401,6 +523,8 @@ kinds! {
     Sigmoid(Elementwise) = "sigmoid", FLAT;
     /// x times relu6(x + 3) / 6.
     Hardswish(Elementwise) = "hardswish", FLAT;
+    /// relu6(x + 3) / 6.
+    Hardsigmoid(Elementwise) = "hardsigmoid", FLAT;
     /// Hyperbolic tangent.
     Tanh(Elementwise) = "tanh", FLAT;
     /// exp(x) over the sum of a row's.
@@ -411,6 +535,8 @@ kinds! {
     Add(Binary) = "add", PAIR;
     /// Product of two tensors, value by value.
     Mul(Binary) = "mul", PAIR;
+    /// Mean along an axis.
+    Mean(Reduce) = "mean", [("batch", "8"), ("length", "196"), ("inner", "1")];
     /// Tensors joined along their channels.
     Concat(Concat) = "concat", [("batch", "1"), ("in_channels", "8;16"), ("inner", "196")];
     /// Another view of the same values: what its call costs.
@@ -425,6 +551,12 @@ kinds! {
     Attention(Attention) = "attention", [
         ("batch", "1"), ("heads", "2"), ("query_length", "16"), ("key_length", "16"), ("head_dim", "32"),
     ];
+    /// Rows of a table.
+    Embedding(Embedding) = "embedding", [("batch", "16"), ("rows", "100"), ("features", "32")];
+    /// Long short-term memory.
+    Lstm(Recurrent) = "lstm", SEQUENCE;
+    /// Gated recurrent units.
+    Gru(Recurrent) = "gru", SEQUENCE;
 }
 
 impl fmt::Display for Kind {

@@ -18,8 +18,9 @@ use crate::Hash;
 
 pub use field::{Activation, Dtype, MemoryFormat, Value};
 pub use kinds::{
-    Adaptive, Attention, BatchNorm2d, Binary, Concat, Conv2d, Elementwise, Kind, Linear,
-    LocalResponseNorm, Matmul, Op, Permute, Pool2d, Rows,
+    Adaptive, Attention, BatchNorm2d, Binary, Concat, Conv2d, ConvTranspose2d, Elementwise,
+    Embedding, GroupNorm, Kind, Linear, LocalResponseNorm, Matmul, Op, Permute, Pool2d, Recurrent,
+    Reduce, Rows,
 };
 pub use work::{Gemm, Work};
 

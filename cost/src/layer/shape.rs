@@ -1,6 +1,8 @@
 //! Geometry: which layers can be, and the shapes of what goes in and comes out.
 
-use super::{Conv2d, Layer, LayerError, Op, Pool2d, SIZE_MAX, Shape, Value};
+use super::{
+    Conv2d, ConvTranspose2d, Layer, LayerError, Op, Pool2d, Recurrent, SIZE_MAX, Shape, Value,
+};
 
 fn invalid(field: &'static str, reason: impl Into<String>) -> LayerError {
     LayerError::Invalid {
@@ -49,6 +51,36 @@ impl Conv2d {
     }
 }
 
+impl ConvTranspose2d {
+    /// Rows and columns of the output, `None` where the padding takes all of it.
+    fn output(&self) -> (Option<u64>, Option<u64>) {
+        let along = |size: u64, kernel: u64, stride: u64, pad: u64, output_pad: u64, dilation| {
+            let spread = (size - 1).checked_mul(stride)?;
+            let extent = (kernel - 1).checked_mul(dilation)?;
+            let full = spread.checked_add(extent)?.checked_add(output_pad + 1)?;
+            full.checked_sub(2 * pad).filter(|&size| size > 0)
+        };
+        (
+            along(
+                self.in_height,
+                self.kernel_h,
+                self.stride_h,
+                self.pad_h,
+                self.output_pad_h,
+                self.dilation_h,
+            ),
+            along(
+                self.in_width,
+                self.kernel_w,
+                self.stride_w,
+                self.pad_w,
+                self.output_pad_w,
+                self.dilation_w,
+            ),
+        )
+    }
+}
+
 impl Pool2d {
     /// Whether the padding is the same on both sides of an axis, and at most half a window: what frameworks' own pools
     /// take. Other padding is done before the pool, where a window that hangs over the edge would have another meaning.
@@ -85,7 +117,9 @@ impl Pool2d {
 
 /// Whether a field may be zero.
 fn may_be_zero(field: &str) -> bool {
-    field.starts_with("pad_") || matches!(field, "bias" | "ceil_mode" | "causal" | "order")
+    field.starts_with("pad_")
+        || field.starts_with("output_pad_")
+        || matches!(field, "bias" | "ceil_mode" | "causal" | "order")
 }
 
 /// Everything about a layer's geometry but the size of its tensors, which `work` bounds.
@@ -108,18 +142,41 @@ pub(super) fn check(op: &Op) -> Result<(), LayerError> {
     }
     match op {
         Op::Conv2d(conv) => {
-            for (field, channels) in [
-                ("in_channels", conv.in_channels),
-                ("out_channels", conv.out_channels),
-            ] {
-                if channels % conv.groups != 0 {
-                    return Err(invalid(
-                        field,
-                        format!("{channels} is not divisible by {} groups", conv.groups),
-                    ));
-                }
-            }
+            divisible("in_channels", conv.in_channels, conv.groups)?;
+            divisible("out_channels", conv.out_channels, conv.groups)?;
             fits(conv.output())
+        }
+        Op::ConvTranspose2d(conv) => {
+            divisible("in_channels", conv.in_channels, conv.groups)?;
+            divisible("out_channels", conv.out_channels, conv.groups)?;
+            let axes = [
+                (
+                    "output_pad_h",
+                    conv.output_pad_h,
+                    conv.stride_h,
+                    conv.dilation_h,
+                ),
+                (
+                    "output_pad_w",
+                    conv.output_pad_w,
+                    conv.stride_w,
+                    conv.dilation_w,
+                ),
+            ];
+            match axes
+                .into_iter()
+                .find(|&(_, pad, stride, dilation)| pad >= stride.max(dilation))
+            {
+                Some((field, pad, stride, dilation)) => Err(invalid(
+                    field,
+                    format!("{pad} is not under the stride {stride} or the dilation {dilation}"),
+                )),
+                None => fits(conv.output()),
+            }
+        }
+        Op::GroupNorm(norm) => divisible("channels", norm.channels, norm.groups),
+        Op::Lstm(cells) | Op::Gru(cells) if cells.directions > 2 => {
+            Err(invalid("directions", "is neither 1 nor 2"))
         }
         Op::MaxPool2d(pool) | Op::AvgPool2d(pool) => {
             let halves = [
@@ -178,8 +235,11 @@ pub(super) fn check(op: &Op) -> Result<(), LayerError> {
         }
         Op::Linear(_)
         | Op::AdaptiveAvgPool2d(_)
+        | Op::UpsampleNearest2d(_)
+        | Op::UpsampleBilinear2d(_)
         | Op::BatchNorm2d(_)
         | Op::LayerNorm(_)
+        | Op::RmsNorm(_)
         | Op::LocalResponseNorm(_)
         | Op::Relu(_)
         | Op::Relu6(_)
@@ -187,14 +247,29 @@ pub(super) fn check(op: &Op) -> Result<(), LayerError> {
         | Op::Silu(_)
         | Op::Sigmoid(_)
         | Op::Hardswish(_)
+        | Op::Hardsigmoid(_)
         | Op::Tanh(_)
         | Op::Softmax(_)
         | Op::Dropout(_)
+        | Op::Mean(_)
         | Op::Concat(_)
         | Op::Flatten(_)
         | Op::Copy(_)
         | Op::Matmul(_)
-        | Op::Attention(_) => Ok(()),
+        | Op::Attention(_)
+        | Op::Embedding(_)
+        | Op::Lstm(_)
+        | Op::Gru(_) => Ok(()),
+    }
+}
+
+fn divisible(field: &'static str, channels: u64, groups: u64) -> Result<(), LayerError> {
+    match channels % groups {
+        0 => Ok(()),
+        _ => Err(invalid(
+            field,
+            format!("{channels} is not divisible by {groups} groups"),
+        )),
     }
 }
 
@@ -210,6 +285,20 @@ fn image(batch: u64, channels: u64, (height, width): (Option<u64>, Option<u64>))
     vec![batch, channels, height.unwrap_or(0), width.unwrap_or(0)]
 }
 
+impl Recurrent {
+    /// Of each direction: the weights for input and state, and a bias with each, as libtorch has them.
+    fn parameter_shapes(&self, gates: u64) -> Vec<Shape> {
+        let rows = gates * self.hidden;
+        let one = vec![
+            vec![rows, self.in_features],
+            vec![rows, self.hidden],
+            vec![rows],
+            vec![rows],
+        ];
+        vec![one; self.directions as usize].concat()
+    }
+}
+
 impl Layer {
     /// Shapes of the inputs, in the layer's own form. Inside a network an input may have other axes with the same
     /// values: a relu sees (batch, features) here and an image there.
@@ -220,16 +309,26 @@ impl Layer {
             Op::MaxPool2d(p) | Op::AvgPool2d(p) => {
                 vec![vec![p.batch, p.channels, p.in_height, p.in_width]]
             }
-            Op::AdaptiveAvgPool2d(p) => vec![vec![p.batch, p.channels, p.in_height, p.in_width]],
+            Op::ConvTranspose2d(c) => vec![vec![c.batch, c.in_channels, c.in_height, c.in_width]],
+            Op::AdaptiveAvgPool2d(p) | Op::UpsampleNearest2d(p) | Op::UpsampleBilinear2d(p) => {
+                vec![vec![p.batch, p.channels, p.in_height, p.in_width]]
+            }
+            Op::GroupNorm(n) => vec![vec![n.batch, n.channels, n.inner]],
+            Op::Mean(r) => vec![vec![r.batch, r.length, r.inner]],
+            Op::Embedding(e) => vec![vec![e.batch]],
+            Op::Lstm(r) | Op::Gru(r) => vec![vec![r.length, r.batch, r.in_features]],
             Op::BatchNorm2d(n) => vec![vec![n.batch, n.channels, n.height, n.width]],
             Op::LocalResponseNorm(n) => vec![vec![n.batch, n.channels, n.height, n.width]],
-            Op::LayerNorm(r) | Op::Softmax(r) => vec![vec![r.batch, r.features]],
+            Op::LayerNorm(r) | Op::RmsNorm(r) | Op::Softmax(r) => {
+                vec![vec![r.batch, r.features]]
+            }
             Op::Relu(e)
             | Op::Relu6(e)
             | Op::Gelu(e)
             | Op::Silu(e)
             | Op::Sigmoid(e)
             | Op::Hardswish(e)
+            | Op::Hardsigmoid(e)
             | Op::Tanh(e)
             | Op::Dropout(e)
             | Op::Flatten(e)
@@ -278,9 +377,25 @@ impl Layer {
             // Weight, bias, running mean and running variance.
             Op::BatchNorm2d(n) => vec![vec![n.channels]; 4],
             Op::LayerNorm(r) => vec![vec![r.features]; 2],
+            Op::RmsNorm(r) => vec![vec![r.features]],
+            Op::GroupNorm(n) => vec![vec![n.channels]; 2],
+            Op::ConvTranspose2d(c) => {
+                let weight = vec![
+                    c.in_channels,
+                    c.out_channels / c.groups,
+                    c.kernel_h,
+                    c.kernel_w,
+                ];
+                with_bias(weight, c.bias, c.out_channels)
+            }
+            Op::Embedding(e) => vec![vec![e.rows, e.features]],
+            Op::Lstm(r) => r.parameter_shapes(4),
+            Op::Gru(r) => r.parameter_shapes(3),
             Op::MaxPool2d(_)
             | Op::AvgPool2d(_)
             | Op::AdaptiveAvgPool2d(_)
+            | Op::UpsampleNearest2d(_)
+            | Op::UpsampleBilinear2d(_)
             | Op::LocalResponseNorm(_)
             | Op::Relu(_)
             | Op::Relu6(_)
@@ -288,11 +403,13 @@ impl Layer {
             | Op::Silu(_)
             | Op::Sigmoid(_)
             | Op::Hardswish(_)
+            | Op::Hardsigmoid(_)
             | Op::Tanh(_)
             | Op::Softmax(_)
             | Op::Dropout(_)
             | Op::Add(_)
             | Op::Mul(_)
+            | Op::Mean(_)
             | Op::Concat(_)
             | Op::Flatten(_)
             | Op::Permute(_)
@@ -308,12 +425,20 @@ impl Layer {
             Op::Conv2d(c) => image(c.batch, c.out_channels, c.output()),
             Op::Linear(l) => vec![l.batch, l.out_features],
             Op::MaxPool2d(p) | Op::AvgPool2d(p) => image(p.batch, p.channels, p.output()),
-            Op::AdaptiveAvgPool2d(p) => vec![p.batch, p.channels, p.out_height, p.out_width],
+            Op::ConvTranspose2d(c) => image(c.batch, c.out_channels, c.output()),
+            Op::AdaptiveAvgPool2d(p) | Op::UpsampleNearest2d(p) | Op::UpsampleBilinear2d(p) => {
+                vec![p.batch, p.channels, p.out_height, p.out_width]
+            }
+            Op::Mean(r) => vec![r.batch, r.inner],
+            Op::Embedding(e) => vec![e.batch, e.features],
+            Op::Lstm(r) | Op::Gru(r) => vec![r.length, r.batch, r.directions * r.hidden],
             Op::Concat(c) => vec![c.batch, c.in_channels.iter().sum(), c.inner],
             Op::Permute(p) => p.order.iter().map(|&axis| p.shape[axis as usize]).collect(),
             Op::Matmul(m) => vec![m.batch, m.m, m.n],
             Op::BatchNorm2d(_)
             | Op::LayerNorm(_)
+            | Op::RmsNorm(_)
+            | Op::GroupNorm(_)
             | Op::LocalResponseNorm(_)
             | Op::Relu(_)
             | Op::Relu6(_)
@@ -321,6 +446,7 @@ impl Layer {
             | Op::Silu(_)
             | Op::Sigmoid(_)
             | Op::Hardswish(_)
+            | Op::Hardsigmoid(_)
             | Op::Tanh(_)
             | Op::Softmax(_)
             | Op::Dropout(_)

@@ -1,6 +1,6 @@
 //! What a layer has to do: operations, parameters, bytes, and the matrix product it amounts to.
 
-use super::{Layer, LayerError, Op, SIZE_MAX, Shape};
+use super::{Layer, LayerError, Op, Recurrent, SIZE_MAX, Shape};
 
 /// The work of one call, for the whole batch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -59,13 +59,19 @@ pub(super) fn check(layer: &Layer) -> Result<(), LayerError> {
         })
     };
     let largest_input = match layer.op() {
-        Op::Conv2d(_) | Op::MaxPool2d(_) | Op::AvgPool2d(_) | Op::AdaptiveAvgPool2d(_) => {
-            "in_height"
-        }
+        Op::Conv2d(_)
+        | Op::ConvTranspose2d(_)
+        | Op::MaxPool2d(_)
+        | Op::AvgPool2d(_)
+        | Op::AdaptiveAvgPool2d(_)
+        | Op::UpsampleNearest2d(_)
+        | Op::UpsampleBilinear2d(_) => "in_height",
         Op::BatchNorm2d(_) | Op::LocalResponseNorm(_) => "height",
         Op::Linear(_) => "in_features",
         Op::Permute(_) => "shape",
-        Op::Concat(_) | Op::Add(_) | Op::Mul(_) => "inner",
+        Op::Concat(_) | Op::Add(_) | Op::Mul(_) | Op::GroupNorm(_) | Op::Mean(_) => "inner",
+        Op::Embedding(_) => "batch",
+        Op::Lstm(_) | Op::Gru(_) => "length",
         Op::Matmul(_) => "m",
         Op::Attention(_) => "query_length",
         _ => "features",
@@ -74,7 +80,10 @@ pub(super) fn check(layer: &Layer) -> Result<(), LayerError> {
         return refuse(largest_input, "an input");
     }
     let (parameter, output) = match layer.op() {
-        Op::Conv2d(_) => ("out_channels", "out_channels"),
+        Op::Conv2d(_) | Op::ConvTranspose2d(_) => ("out_channels", "out_channels"),
+        Op::UpsampleNearest2d(_) | Op::UpsampleBilinear2d(_) => ("channels", "out_height"),
+        Op::Embedding(_) => ("rows", "features"),
+        Op::Lstm(_) | Op::Gru(_) => ("hidden", "hidden"),
         Op::Linear(_) => ("out_features", "out_features"),
         Op::AdaptiveAvgPool2d(_) => ("channels", "out_height"),
         Op::Concat(_) => ("in_channels", "in_channels"),
@@ -107,6 +116,17 @@ fn flops(layer: &Layer) -> u128 {
                 * u128::from(c.kernel_w);
             output * (2 * products + u128::from(c.bias))
         }
+        // Every input value is multiplied with every kernel.
+        Op::ConvTranspose2d(c) => {
+            let products = u128::from(c.out_channels / c.groups)
+                * u128::from(c.kernel_h)
+                * u128::from(c.kernel_w);
+            let bias = output * u128::from(c.bias);
+            numel_wide(&layer.input_shapes()[0]).saturating_mul(2 * products) + bias
+        }
+        Op::UpsampleNearest2d(_) | Op::Embedding(_) => 0,
+        // Four neighbours weighted, in two steps.
+        Op::UpsampleBilinear2d(_) => each(7),
         Op::Linear(l) => each(2 * l.in_features + u64::from(l.bias)),
         Op::MaxPool2d(p) | Op::AvgPool2d(p) => {
             output * u128::from(p.kernel_h) * u128::from(p.kernel_w)
@@ -115,7 +135,13 @@ fn flops(layer: &Layer) -> u128 {
         Op::AdaptiveAvgPool2d(_) => numel_wide(&layer.input_shapes()[0]) + output,
         Op::BatchNorm2d(_) => each(2),
         // Mean, variance, normalisation, scale and shift.
-        Op::LayerNorm(_) => each(8),
+        Op::LayerNorm(_) | Op::GroupNorm(_) => each(8),
+        // Square, mean, normalisation, scale.
+        Op::RmsNorm(_) => each(4),
+        Op::Mean(_) => numel_wide(&layer.input_shapes()[0]) + output,
+        // The gates' products and biases; then a sigmoid or tanh of each gate, and what joins them.
+        Op::Lstm(r) => recurrent(r, 4, 4 * 4 + 4 + 4),
+        Op::Gru(r) => recurrent(r, 3, 3 * 4 + 6),
         // Square, sum of the neighbours, scale and add, power, divide.
         Op::LocalResponseNorm(n) => each(n.size + 5),
         Op::Relu(_) => each(1),
@@ -123,6 +149,7 @@ fn flops(layer: &Layer) -> u128 {
         Op::Gelu(_) => each(8),
         Op::Silu(_) | Op::Sigmoid(_) | Op::Tanh(_) => each(4),
         Op::Hardswish(_) => each(5),
+        Op::Hardsigmoid(_) => each(4),
         // Largest, difference, exponential, sum, quotient.
         Op::Softmax(_) => each(5),
         Op::Add(_) | Op::Mul(_) => each(1),
@@ -134,6 +161,13 @@ fn flops(layer: &Layer) -> u128 {
             numel_wide(&scores.to_vec()) * (4 * u128::from(a.head_dim) + 5)
         }
     }
+}
+
+/// Operations of a recurrent layer: `gates` rows of products and `others` operations for each value of the state.
+fn recurrent(r: &Recurrent, gates: u64, others: u64) -> u128 {
+    let values = numel_wide(&vec![r.batch, r.length, r.directions, r.hidden]);
+    let products = 2 * (u128::from(r.in_features) + u128::from(r.hidden)) + 2;
+    values.saturating_mul(u128::from(gates) * products + u128::from(others))
 }
 
 impl Layer {
@@ -152,6 +186,7 @@ impl Layer {
                 | Op::Silu(_)
                 | Op::Sigmoid(_)
                 | Op::Hardswish(_)
+                | Op::Hardsigmoid(_)
                 | Op::Tanh(_)
                 | Op::Dropout(_)
                 | Op::Flatten(_)
@@ -192,6 +227,13 @@ impl Layer {
                     count: c.groups,
                 })
             }
+            // The product comes first, and its result is added up into the image.
+            Op::ConvTranspose2d(c) => Some(Gemm {
+                m: c.batch * c.in_height * c.in_width,
+                n: c.out_channels / c.groups * c.kernel_h * c.kernel_w,
+                k: c.in_channels / c.groups,
+                count: c.groups,
+            }),
             Op::Linear(l) => Some(Gemm {
                 m: l.batch,
                 n: l.out_features,

@@ -20,12 +20,15 @@ const IMAGE: [&str; 3] = ["out_height", "out_width", "uneven_padding"];
 fn has_gemm(kind: Kind) -> bool {
     matches!(
         kind,
-        Kind::Conv2d | Kind::Linear | Kind::Matmul | Kind::Attention
+        Kind::Conv2d | Kind::ConvTranspose2d | Kind::Linear | Kind::Matmul | Kind::Attention
     )
 }
 
 fn has_image(kind: Kind) -> bool {
-    matches!(kind, Kind::Conv2d | Kind::MaxPool2d | Kind::AvgPool2d)
+    matches!(
+        kind,
+        Kind::Conv2d | Kind::ConvTranspose2d | Kind::MaxPool2d | Kind::AvgPool2d
+    )
 }
 
 /// The names of a kind's features: its own fields (a list is its sum), then what is derived from them.

@@ -1,6 +1,7 @@
 //! A fitted model: a sparse polynomial over a layer's features, with all that a reader needs to judge it.
 
 mod features;
+mod limit;
 mod predict;
 mod term;
 
@@ -10,6 +11,7 @@ use crate::measurement::Recipe;
 use crate::{Dtype, Hash, Kind, Layer, Platform};
 
 pub use features::{Features, feature_names};
+pub use limit::Limit;
 pub use predict::{Estimate, LayerPrediction, NetworkPrediction, Total, predict};
 pub use term::{FACTORS_MAX, Factor, Function, Term, TermError};
 

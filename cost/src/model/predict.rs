@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use super::{ModelSet, Target};
+use super::{Limit, ModelSet, Target};
 use crate::{Kind, Layer, Network};
 
 /// A predicted figure with its 90 % interval.
@@ -43,6 +43,8 @@ pub struct LayerPrediction {
     pub flops: u64,
     /// Bytes moved if each tensor is touched once.
     pub bytes: u64,
+    /// What its time is spent on most.
+    pub limit: Option<Limit>,
 }
 
 /// A network's predicted cost: sums over its layers.
@@ -64,6 +66,10 @@ pub struct Total {
     pub flops: u64,
     /// Parameters of the network.
     pub parameters: u64,
+    /// Items in a second, one call after the other; `None` unless every layer has a runtime.
+    pub items_per_s: Option<f64>,
+    /// The most bytes of activations that are alive at once.
+    pub peak_activation_bytes: u64,
 }
 
 /// A network's prediction on one platform.
@@ -151,6 +157,9 @@ fn predict_layer(
         energy_mj,
         flops: work.flops,
         bytes: work.bytes(),
+        limit: models
+            .model(layer.kind(), layer.dtype(), Target::RuntimeMs)
+            .map(|model| model.scale.limit(layer)),
     }
 }
 
@@ -182,6 +191,10 @@ fn total(network: &Network, layers: &[LayerPrediction]) -> Total {
             .layers()
             .map(|(_, layer)| layer.work().parameters)
             .sum(),
+        items_per_s: runtime_ms
+            .filter(|_| complete)
+            .map(|runtime| 1e3 * network.batch() as f64 / runtime),
+        peak_activation_bytes: network.peak_activation_bytes(),
     }
 }
 

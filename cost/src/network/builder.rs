@@ -44,6 +44,11 @@ pub fn window(kernel: u64, stride: u64, pad: u64) -> Window {
 }
 
 impl NetworkBuilder {
+    /// How many steps there are so far.
+    pub fn steps(&self) -> usize {
+        self.nodes.len()
+    }
+
     /// A network whose input has this shape, batch first.
     pub fn new(name: &str, input: Shape, dtype: Dtype) -> Self {
         let (name, nodes, shapes) = (name.to_owned(), Vec::new(), Vec::new());
@@ -74,6 +79,11 @@ impl NetworkBuilder {
             Some(error) => Err(error),
             None => Network::new(self.name, self.input, self.nodes),
         }
+    }
+
+    /// The first step that could not be, if there was one.
+    pub fn failed(&self) -> Option<&NetworkError> {
+        self.failed.as_ref()
     }
 
     /// Steps made inside have their names prefixed by `scope` and a dot.
@@ -421,6 +431,28 @@ impl NetworkBuilder {
     /// The slice at `index` along the first axis. Free.
     pub fn select(&mut self, name: &str, x: Tensor, index: u64) -> Tensor {
         self.step(name, &[x], Ok(Step::Select { index }))
+    }
+
+    /// `length` places along an axis, from `start` by `step`. Free.
+    pub fn slice(
+        &mut self,
+        name: &str,
+        x: Tensor,
+        axis: u64,
+        (start, step, length): (u64, u64, u64),
+    ) -> Tensor {
+        let step = Step::Slice {
+            axis,
+            start,
+            step,
+            length,
+        };
+        self.step(name, &[x], Ok(step))
+    }
+
+    /// The axes in another order, for what takes values as they lie. Free.
+    pub fn transpose(&mut self, name: &str, x: Tensor, order: &[u64]) -> Tensor {
+        self.step(name, &[x], Ok(Step::Transpose(order.to_vec())))
     }
 
     /// A constant of the network.

@@ -1,6 +1,7 @@
 //! A network: layers in the order in which an eager framework runs them, with what each reads.
 
 mod builder;
+mod memory;
 pub mod zoo;
 
 use serde::{Deserialize, Serialize};
@@ -38,6 +39,20 @@ pub enum Step {
     },
     /// A constant of the network that is no layer's own, such as a position embedding. Free.
     Parameter(Shape),
+    /// Part of the values along an axis: a chunk, every second row. Free.
+    Slice {
+        /// Which axis.
+        axis: u64,
+        /// The first place that is kept.
+        start: u64,
+        /// Places from one that is kept to the next.
+        step: u64,
+        /// How many are kept.
+        length: u64,
+    },
+    /// The same values with their axes in another order, where what reads them takes them as they lie: matrix products and
+    /// attention do. Free; elsewhere a permutation is a layer that copies.
+    Transpose(Vec<u64>),
 }
 
 /// A step with its name, what it reads, and the shape of what it makes.
@@ -175,7 +190,11 @@ impl Network {
     pub fn layers(&self) -> impl Iterator<Item = (&str, &Layer)> {
         self.nodes.iter().filter_map(|node| match &node.step {
             Step::Layer(layer) => Some((node.name.as_str(), layer)),
-            Step::Reshape(_) | Step::Select { .. } | Step::Parameter(_) => None,
+            Step::Reshape(_)
+            | Step::Select { .. }
+            | Step::Parameter(_)
+            | Step::Slice { .. }
+            | Step::Transpose(_) => None,
         })
     }
 
@@ -190,6 +209,13 @@ impl Network {
                 Step::Reshape(shape) => text.push_str(&format!("reshape {shape:?}")),
                 Step::Select { index } => text.push_str(&format!("select {index}")),
                 Step::Parameter(shape) => text.push_str(&format!("parameter {shape:?}")),
+                Step::Slice {
+                    axis,
+                    start,
+                    step,
+                    length,
+                } => text.push_str(&format!("slice {axis} {start} {step} {length}")),
+                Step::Transpose(order) => text.push_str(&format!("transpose {order:?}")),
             }
             for source in &node.inputs {
                 match source {
@@ -252,9 +278,46 @@ impl Node {
             }
             (Step::Select { index }, [of]) => Err(format!("{of:?} has no slice {index}")),
             (Step::Parameter(shape), []) => numel(shape).map(|_| shape.clone()),
-            (Step::Reshape(_) | Step::Select { .. } | Step::Parameter(_), inputs) => {
-                Err(format!("reads {} inputs", inputs.len()))
+            (
+                Step::Slice {
+                    axis,
+                    start,
+                    step,
+                    length,
+                },
+                [of],
+            ) => {
+                let last = length
+                    .checked_sub(1)
+                    .and_then(|steps| steps.checked_mul(*step)?.checked_add(*start));
+                let place = usize::try_from(*axis).ok().filter(|&axis| axis < of.len());
+                match (place, last) {
+                    (Some(place), Some(last)) if *step > 0 && last < of[place] => {
+                        let mut shape = (*of).clone();
+                        shape[place] = *length;
+                        Ok(shape)
+                    }
+                    _ => Err(format!(
+                        "{of:?} has no {length} places along axis {axis} from {start} by {step}"
+                    )),
+                }
             }
+            (Step::Transpose(order), [of]) => {
+                let mut axes = order.clone();
+                axes.sort_unstable();
+                match axes.into_iter().eq(0..of.len() as u64) {
+                    true => Ok(order.iter().map(|&axis| of[axis as usize]).collect()),
+                    false => Err(format!("{order:?} is not an order of the axes of {of:?}")),
+                }
+            }
+            (
+                Step::Reshape(_)
+                | Step::Select { .. }
+                | Step::Parameter(_)
+                | Step::Slice { .. }
+                | Step::Transpose(_),
+                inputs,
+            ) => Err(format!("reads {} inputs", inputs.len())),
         }
     }
 }
@@ -286,8 +349,9 @@ fn output_shape(layer: &Layer, inputs: &[&Shape]) -> Result<Shape, String> {
         ));
     }
     let own_form = |shape: &Shape| match layer.op() {
-        Op::Linear(_) | Op::LayerNorm(_) | Op::Softmax(_) => rows(shape),
-        Op::Add(_) | Op::Mul(_) | Op::Concat(_) => channels(shape),
+        Op::Linear(_) | Op::LayerNorm(_) | Op::RmsNorm(_) | Op::Softmax(_) => rows(shape),
+        Op::Add(_) | Op::Mul(_) | Op::Concat(_) | Op::GroupNorm(_) => channels(shape),
+        Op::Embedding(_) => vec![product(shape)],
         _ if layer.is_elementwise() => items(shape),
         _ => shape.clone(),
     };
@@ -307,7 +371,13 @@ fn output_shape(layer: &Layer, inputs: &[&Shape]) -> Result<Shape, String> {
             natural[1] = concat.in_channels.iter().sum();
         }
         Op::Flatten(_) => natural = items(&natural),
-        Op::Add(_) | Op::Mul(_) | Op::LayerNorm(_) | Op::Softmax(_) => (),
+        Op::Embedding(embedding) => natural.push(embedding.features),
+        Op::Add(_)
+        | Op::Mul(_)
+        | Op::LayerNorm(_)
+        | Op::RmsNorm(_)
+        | Op::GroupNorm(_)
+        | Op::Softmax(_) => (),
         _ if layer.is_elementwise() => (),
         _ => natural = layer.output_shape(),
     }

@@ -279,6 +279,7 @@ mod tests {
             energy_mj: None,
             flops: 1_000_000,
             bytes: 1_000,
+            limit: None,
         }
     }
 
@@ -301,6 +302,8 @@ mod tests {
                 energy_mj_per_item: None,
                 flops: 2_000_000,
                 parameters: 3_000,
+                items_per_s: None,
+                peak_activation_bytes: 0,
             },
             layers,
             warnings,

@@ -1,6 +1,8 @@
 //! Kinds that work on images: pooling and normalisation.
 
-use wattfarm_cost::layer::{Adaptive, BatchNorm2d, LocalResponseNorm, Pool2d};
+use wattfarm_cost::layer::{
+    Adaptive, BatchNorm2d, ConvTranspose2d, GroupNorm, LocalResponseNorm, Pool2d,
+};
 
 use super::super::draw::Draw;
 use super::channels_max;
@@ -99,5 +101,65 @@ pub(super) fn local_response_norm(draw: &mut Draw) -> LocalResponseNorm {
         height: extent,
         width: extent,
         size: draw.one_of(&[5, 5, 5, 3]),
+    }
+}
+
+/// A decoder's layer: twice the image, most often, by a kernel of 2, 3 or 4.
+pub(super) fn conv_transpose(draw: &mut Draw) -> ConvTranspose2d {
+    // Kernel, stride, padding, output padding.
+    let (kernel, stride, pad, output_pad) = draw.stratum(&[
+        (4.0, (2, 2, 0, 0)),
+        (3.0, (4, 2, 1, 0)),
+        (2.0, (3, 2, 1, 1)),
+        (1.0, (3, 1, 1, 0)),
+        (0.5, (8, 4, 2, 0)),
+    ]);
+    let extent = draw.extent(4, 112);
+    let in_channels = draw.channels(16, channels_max(extent).min(1024));
+    let out_channels = draw.channels(8, channels_max(extent).min(512));
+    ConvTranspose2d {
+        batch: draw.batch(),
+        in_channels,
+        in_height: extent,
+        in_width: extent,
+        out_channels,
+        kernel_h: kernel,
+        kernel_w: kernel,
+        stride_h: stride,
+        stride_w: stride,
+        pad_h: pad,
+        pad_w: pad,
+        output_pad_h: output_pad,
+        output_pad_w: output_pad,
+        dilation_h: 1,
+        dilation_w: 1,
+        groups: 1,
+        bias: draw.chance(0.5),
+    }
+}
+
+/// Between the levels of a pyramid, or to the size of the image: segmentation.
+pub(super) fn upsample(draw: &mut Draw) -> Adaptive {
+    let factor = draw.stratum(&[(6.0, 2), (2.0, 4), (2.0, 8), (0.5, 1)]);
+    let extent = draw.extent(2, 112);
+    Adaptive {
+        channels: draw.channels(8, 512),
+        batch: draw.batch(),
+        in_height: extent,
+        in_width: extent,
+        out_height: extent * factor,
+        out_width: extent * factor,
+    }
+}
+
+pub(super) fn group_norm(draw: &mut Draw) -> GroupNorm {
+    let groups = draw.one_of(&[1, 8, 16, 32, 32]);
+    let extent = draw.extent(4, 112);
+    let channels = draw.channels(16, channels_max(extent).min(1024));
+    GroupNorm {
+        batch: draw.batch(),
+        channels: channels.next_multiple_of(groups),
+        inner: extent * extent,
+        groups,
     }
 }

@@ -6,6 +6,7 @@
 mod conv2d;
 mod image;
 mod matrix;
+mod sequence;
 mod tensor;
 mod values;
 
@@ -77,6 +78,16 @@ fn op(kind: Kind, draw: &mut Draw) -> Op {
         Kind::Mul => Op::Mul(tensor::product(draw)),
         Kind::Concat => Op::Concat(tensor::concat(draw)),
         Kind::Permute => Op::Permute(tensor::permute(draw)),
+        Kind::ConvTranspose2d => Op::ConvTranspose2d(image::conv_transpose(draw)),
+        Kind::UpsampleNearest2d => Op::UpsampleNearest2d(image::upsample(draw)),
+        Kind::UpsampleBilinear2d => Op::UpsampleBilinear2d(image::upsample(draw)),
+        Kind::RmsNorm => Op::RmsNorm(values::normalised_rows(draw)),
+        Kind::GroupNorm => Op::GroupNorm(image::group_norm(draw)),
+        Kind::Hardsigmoid => Op::Hardsigmoid(values::gates(draw)),
+        Kind::Mean => Op::Mean(tensor::mean(draw)),
+        Kind::Embedding => Op::Embedding(sequence::embedding(draw)),
+        Kind::Lstm => Op::Lstm(sequence::recurrent(draw)),
+        Kind::Gru => Op::Gru(sequence::recurrent(draw)),
     }
 }
 

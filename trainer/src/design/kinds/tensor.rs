@@ -1,6 +1,6 @@
 //! Kinds that join tensors or lay them out anew.
 
-use wattfarm_cost::layer::{Binary, Concat, Permute};
+use wattfarm_cost::layer::{Binary, Concat, Permute, Reduce};
 
 use super::super::draw::Draw;
 use super::channels_max;
@@ -183,5 +183,48 @@ pub(super) fn permute(draw: &mut Draw) -> Permute {
     Permute {
         shape,
         order: order.to_vec(),
+    }
+}
+
+/// Of what the mean is taken.
+#[derive(Clone, Copy)]
+enum Averaged {
+    /// Each channel of an image.
+    Image,
+    /// Each feature over its tokens.
+    Tokens,
+    /// The features of each token.
+    Features,
+}
+
+pub(super) fn mean(draw: &mut Draw) -> Reduce {
+    let averaged = draw.stratum(&[
+        (3.0, Averaged::Image),
+        (1.0, Averaged::Tokens),
+        (1.0, Averaged::Features),
+    ]);
+    match averaged {
+        Averaged::Image => {
+            let extent = draw.extent(4, 112);
+            let channels = draw.channels(16, channels_max(extent));
+            Reduce {
+                batch: channels * draw.batch(),
+                length: extent * extent,
+                inner: 1,
+            }
+        }
+        Averaged::Tokens => Reduce {
+            length: draw.size(16, 577),
+            inner: draw.channels(32, 1280),
+            batch: draw.batch(),
+        },
+        Averaged::Features => {
+            let tokens = draw.size(16, 3136);
+            Reduce {
+                length: draw.channels(32, 1280),
+                batch: tokens * draw.batch(),
+                inner: 1,
+            }
+        }
     }
 }
