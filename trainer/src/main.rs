@@ -8,6 +8,7 @@ use clap::{Parser, ValueEnum};
 use tokio::signal::unix::{SignalKind, signal};
 use tracing_subscriber::EnvFilter;
 use wattfarm_proto::connect::Connection;
+use wattfarm_proto::tls::TlsArgs;
 
 /// Decides which layers a farm measures, and fits models to what it measured.
 ///
@@ -22,6 +23,8 @@ struct Args {
         default_value = "http://127.0.0.1:7461"
     )]
     coordinator: String,
+    #[command(flatten)]
+    tls: TlsArgs,
     /// File with the operator's key.
     #[arg(long, env = "WATTFARM_OPERATOR_KEY_FILE")]
     operator_key_file: PathBuf,
@@ -46,7 +49,7 @@ async fn main() -> anyhow::Result<()> {
     let path = args.operator_key_file.display();
     let key = std::fs::read_to_string(&args.operator_key_file)
         .with_context(|| format!("read operator's key {path}"))?;
-    let connection = Connection::lazy(&args.coordinator, Some(key.trim()))?;
+    let connection = Connection::lazy(args.tls.target(&args.coordinator)?, Some(key.trim()))?;
     let (mut interrupt, mut terminate) = (
         signal(SignalKind::interrupt())?,
         signal(SignalKind::terminate())?,

@@ -18,7 +18,7 @@ use super::stream::Follower;
 use super::{Shell, auth, cut, within};
 use crate::farm::{
     Acknowledgement, Enroll, LEASE_TTL, Lease, LeaseJobs, Outcome, RenewLeases, Report,
-    ReportResults, SecretHash,
+    ReportResults, RotateCredential, SecretHash,
 };
 use crate::secret::{self, SECRET_BYTES};
 use crate::signal::Signal;
@@ -41,8 +41,7 @@ impl AgentService for Agents {
         request: Request<v1::EnrollRequest>,
     ) -> Result<Response<v1::EnrollResponse>, Status> {
         let message = request.into_inner();
-        let credential: [u8; SECRET_BYTES] = (message.credential.try_into())
-            .map_err(|_| FieldError::new("credential", "must have 32 bytes, drawn at random"))?;
+        let credential = drawn(message.credential)?;
         within("name", message.name.chars().count(), 1..=120)?;
         if message.name.chars().any(char::is_control) {
             return Err(FieldError::new("name", "holds a control character").into());
@@ -50,7 +49,7 @@ impl AgentService for Agents {
         let platform = Platform::try_from(required("platform", message.platform)?);
         let enrolled = self.0.request(Enroll {
             token: SecretHash::of(&message.token.trim().to_ascii_lowercase()),
-            credential: SecretHash::of(&secret::written(&credential)),
+            credential,
             name: message.name,
             platform: platform.map_err(|error| error.within("platform"))?,
             fresh_id: AgentId(Uuid::now_v7()),
@@ -133,6 +132,18 @@ impl AgentService for Agents {
         }))
     }
 
+    async fn rotate_credential(
+        &self,
+        request: Request<v1::RotateCredentialRequest>,
+    ) -> Result<Response<v1::RotateCredentialResponse>, Status> {
+        let credential = auth::credential(&request)?;
+        let next = drawn(request.into_inner().credential)?;
+        self.0
+            .request(RotateCredential { credential, next })
+            .await?;
+        Ok(Response::new(v1::RotateCredentialResponse {}))
+    }
+
     async fn report_results(
         &self,
         request: Request<v1::ReportResultsRequest>,
@@ -166,6 +177,13 @@ impl AgentService for Agents {
             acknowledgements,
         }))
     }
+}
+
+/// The hash of a credential that an agent drew.
+fn drawn(credential: Vec<u8>) -> Result<SecretHash, FieldError> {
+    let credential: [u8; SECRET_BYTES] = (credential.try_into())
+        .map_err(|_| FieldError::new("credential", "must have 32 bytes, drawn at random"))?;
+    Ok(SecretHash::of(&secret::written(&credential)))
 }
 
 fn report(message: v1::report_results_request::Report) -> Result<Report, FieldError> {

@@ -2,6 +2,7 @@
 
 mod agents;
 mod auth;
+mod backup;
 mod measure;
 mod models;
 mod operator;
@@ -23,7 +24,7 @@ use wattfarm_proto::v1::model_service_server::ModelServiceServer;
 use wattfarm_proto::v1::trainer_service_server::TrainerServiceServer;
 use wattfarm_proto::{MESSAGE_BYTES_MAX, v1};
 
-use crate::farm::{Event, Refusal, SecretHash};
+use crate::farm::{Event, Refusal, Role, SecretHash};
 use crate::store::{Store, StoreError};
 use crate::writer::{Stopped, Writer};
 
@@ -39,6 +40,8 @@ pub struct Shell {
     pub store: Arc<dyn Store>,
     /// The operator's key.
     pub operator_key: SecretHash,
+    /// What a caller without a key may do; `None` for nothing.
+    pub anonymous: Option<Role>,
     /// Becomes true when the coordinator shuts down: waits and streams end then.
     pub stopping: watch::Receiver<bool>,
 }
