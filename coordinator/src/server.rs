@@ -94,14 +94,9 @@ impl Server {
             .context("read the listening address")?;
         let (writer, writer_end) = Writer::start(farm, Arc::clone(&store), clock);
         let (stop, stopping) = watch::channel(false);
-        let routes = grpc::routes(Shell {
-            writer,
-            store,
-            operator_key: SecretHash::of(&operator_key),
-            anonymous,
-            stopping: stopping.clone(),
-        })
-        .await?;
+        let operator_key = SecretHash::of(&operator_key);
+        let shell = Shell::new(writer, store, operator_key, anonymous, stopping.clone());
+        let routes = grpc::routes(shell).await?;
         let mut asked_to_stop = stopping;
         let mut transport = Transport::builder();
         let encrypted = tls.is_some();

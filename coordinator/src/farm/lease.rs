@@ -14,7 +14,7 @@ pub const LEASE_TTL: Duration = Duration::from_secs(25);
 
 /// How long an agent may hold a job, renewing, before it is taken to be stuck: at the least, and so many times what its jobs
 /// take it on the mean, for each job that it holds.
-const PROGRESS_MIN: Duration = Duration::from_secs(15 * 60);
+pub const PROGRESS_MIN: Duration = Duration::from_secs(15 * 60);
 const PROGRESS_MEANS: u32 = 20;
 
 /// The most leases that one agent may hold.

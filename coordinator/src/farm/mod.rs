@@ -43,7 +43,9 @@ pub use change::{Change, Entry, Records};
 pub use job::{Grant, Job, Reported, Share, State, Task, TaskKey};
 pub use jobs::Tally;
 pub use key::{CreateKey, FindKey, Key, ListKeys, RevokeKey, Role};
-pub use lease::{EXPIRIES_MAX, LEASE_TTL, Lease, LeaseJobs, Leased, RenewLeases, SILENT_MAX, Tick};
+pub use lease::{
+    EXPIRIES_MAX, LEASE_TTL, Lease, LeaseJobs, Leased, PROGRESS_MIN, RenewLeases, SILENT_MAX, Tick,
+};
 pub use list::{JobStatus, ListJobs, StateName};
 pub use model::{GetModels, PublishModels};
 pub use order::{Follow, Followed, Order, URGENT_MAX};

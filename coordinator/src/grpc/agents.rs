@@ -15,7 +15,7 @@ use wattfarm_proto::v1::report_results_response::Acknowledgement as Wire;
 use wattfarm_proto::{REPORTS_MAX, v1};
 
 use super::stream::Follower;
-use super::{Shell, auth, cut, within};
+use super::{Shell, cut, within};
 use crate::farm::{
     Acknowledgement, Enroll, LEASE_TTL, Lease, LeaseJobs, Outcome, RenewLeases, Report,
     ReportResults, RotateCredential, SecretHash,
@@ -40,6 +40,7 @@ impl AgentService for Agents {
         &self,
         request: Request<v1::EnrollRequest>,
     ) -> Result<Response<v1::EnrollResponse>, Status> {
+        self.0.limit(&request, None)?;
         let message = request.into_inner();
         let credential = drawn(message.credential)?;
         within("name", message.name.chars().count(), 1..=120)?;
@@ -67,7 +68,7 @@ impl AgentService for Agents {
         &self,
         request: Request<v1::LeaseJobsRequest>,
     ) -> Result<Response<v1::LeaseJobsResponse>, Status> {
-        let credential = auth::credential(&request)?;
+        let credential = self.0.credential(&request)?;
         let message = request.into_inner();
         let jobs_max = within("max_jobs", message.max_jobs, 1..=64)? as usize;
         let wait =
@@ -123,7 +124,7 @@ impl AgentService for Agents {
         &self,
         request: Request<v1::RenewLeasesRequest>,
     ) -> Result<Response<v1::RenewLeasesResponse>, Status> {
-        let credential = auth::credential(&request)?;
+        let credential = self.0.credential(&request)?;
         let leases = lease_numbers("leases", request.into_inner().leases)?;
         let lost = self.0.request(RenewLeases { credential, leases }).await?;
         Ok(Response::new(v1::RenewLeasesResponse {
@@ -136,7 +137,7 @@ impl AgentService for Agents {
         &self,
         request: Request<v1::RotateCredentialRequest>,
     ) -> Result<Response<v1::RotateCredentialResponse>, Status> {
-        let credential = auth::credential(&request)?;
+        let credential = self.0.credential(&request)?;
         let next = drawn(request.into_inner().credential)?;
         self.0
             .request(RotateCredential { credential, next })
@@ -148,7 +149,7 @@ impl AgentService for Agents {
         &self,
         request: Request<v1::ReportResultsRequest>,
     ) -> Result<Response<v1::ReportResultsResponse>, Status> {
-        let credential = auth::credential(&request)?;
+        let credential = self.0.credential(&request)?;
         let message = request.into_inner();
         within("reports", message.reports.len(), 0..=REPORTS_MAX)?;
         let convert = |(index, message)| {

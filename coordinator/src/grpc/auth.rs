@@ -2,19 +2,16 @@
 //!
 //! `role_of` in `tests/it/grpc/authorization.rs` is the table of every call and the role it needs.
 
+use std::time::Instant;
+
 use tonic::{Code, Request, Status};
 use wattfarm_proto::error::status;
 
 use super::Shell;
+use super::limits::Caller;
 use crate::farm::{FindKey, Owner, Role, SecretHash};
 
-/// The hash of the credential that a call carries. Whether it is anybody's the farm knows.
-pub(super) fn credential<T>(request: &Request<T>) -> Result<SecretHash, Status> {
-    let missing = "the call carries no credential: `authorization: Bearer CREDENTIAL`";
-    carried(request)?.ok_or_else(|| unknown(missing))
-}
-
-/// The same; `None` if the call carries none.
+/// The hash of the credential that a call carries; `None` if it carries none.
 fn carried<T>(request: &Request<T>) -> Result<Option<SecretHash>, Status> {
     let Some(header) = request.metadata().get("authorization") else {
         return Ok(None);
@@ -36,6 +33,38 @@ fn carried<T>(request: &Request<T>) -> Result<Option<SecretHash>, Status> {
 }
 
 impl Shell {
+    /// The hash of the credential that an agent's call carries. Whether it is anybody's the farm knows.
+    pub(super) fn credential<T>(&self, request: &Request<T>) -> Result<SecretHash, Status> {
+        let missing = "the call carries no credential: `authorization: Bearer CREDENTIAL`";
+        let credential = carried(request)?;
+        self.limit(request, credential)?;
+        credential.ok_or_else(|| unknown(missing))
+    }
+
+    /// Refuses a call of somebody who calls too often.
+    pub(super) fn limit<T>(
+        &self,
+        request: &Request<T>,
+        credential: Option<SecretHash>,
+    ) -> Result<(), Status> {
+        let address = request.remote_addr().map(|address| address.ip());
+        let address = address.map_or(Caller::Nowhere, Caller::Address);
+        let caller = credential.map_or(address, Caller::Credential);
+        let mut limits = self
+            .limits
+            .lock()
+            .expect("nothing panics while it counts calls");
+        limits.take(caller, Instant::now()).map_err(|retry_after| {
+            let message = "this caller calls too often";
+            status(
+                Code::ResourceExhausted,
+                "TOO_MANY_CALLS",
+                message,
+                Some(retry_after),
+            )
+        })
+    }
+
     /// Lets pass who may do what the role allows; says who that is.
     pub(super) async fn allow<T>(
         &self,
@@ -43,7 +72,9 @@ impl Shell {
         needed: Role,
     ) -> Result<Owner, Status> {
         let missing = || unknown("the call needs a key: `authorization: Bearer KEY`");
-        let (owner, role) = match carried(request)? {
+        let carried = carried(request)?;
+        self.limit(request, carried)?;
+        let (owner, role) = match carried {
             None if self.anonymous.is_some_and(|role| needed <= role) => {
                 return Ok(Owner::Anonymous);
             }

@@ -3,7 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use wattfarm_coordinator::farm::{
-    Change, Entry, Farm, Job, LEASE_TTL, Outcome, Refusal, SecretHash, State, Timestamp,
+    Change, Entry, Farm, Job, LEASE_TTL, Outcome, PROGRESS_MIN, Refusal, SecretHash, State,
+    Timestamp,
 };
 use wattfarm_coordinator::store::{MemoryStore, Store as _};
 use wattfarm_cost::id::{AgentId, JobId, LeaseNumber};
@@ -16,6 +17,7 @@ use super::network::{Answer, Ask};
 struct Live {
     lease: LeaseNumber,
     agent: AgentId,
+    since: Timestamp,
     end: Timestamp,
 }
 
@@ -79,6 +81,7 @@ impl Books {
                     Live {
                         lease,
                         agent,
+                        since: now,
                         end: now.plus(LEASE_TTL),
                     },
                 );
@@ -213,8 +216,9 @@ impl Books {
                 Some((Ask::Enroll { device, .. }, _)) => device_of(live.agent) == *device,
                 Some(_) | None => false,
             };
+            let stuck = live.since.plus(PROGRESS_MIN) <= now;
             assert!(
-                live.end <= now || given_up || answered,
+                live.end <= now || given_up || answered || stuck,
                 "{live:?} was ended at {now:?} by {event:?}"
             );
             self.live.remove(&job.id);
@@ -227,6 +231,7 @@ impl Books {
                 Live {
                     lease,
                     agent,
+                    since: now,
                     end: now.plus(LEASE_TTL),
                 },
             );

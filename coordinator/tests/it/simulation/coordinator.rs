@@ -4,8 +4,9 @@ use std::time::Duration;
 
 use uuid::Uuid;
 use wattfarm_coordinator::farm::{
-    CancelCampaign, Change, CreateToken, DrainAgent, Enroll, Farm, LeaseJobs, Order, ProposeLayers,
-    PublishModels, RenewLeases, ReportResults, RequestModels, SecretHash, Tick, Timestamp,
+    CancelCampaign, Change, CreateToken, DrainAgent, Enroll, ExtendCampaign, Farm, LeaseJobs,
+    Order, PauseCampaign, ProposeLayers, PublishModels, RenewLeases, ReportResults, RequestModels,
+    SecretHash, Tick, Timestamp,
 };
 use wattfarm_coordinator::store::{MemoryStore, Store as _};
 use wattfarm_cost::Subject;
@@ -188,6 +189,8 @@ fn apply(farm: &mut Farm, now: Timestamp, ask: &Ask, fresh: &mut u64) -> (Answer
                 replicas
             })
         }
+        Ask::Pause { id, paused } => done!(PauseCampaign { id, paused }),
+        Ask::Extend { id, budget } => done!(ExtendCampaign { id, budget }),
         Ask::Cancel(campaign) => done!(CancelCampaign(campaign)),
         Ask::Drain { agent, draining } => done!(DrainAgent { agent, draining }),
         Ask::Publish {

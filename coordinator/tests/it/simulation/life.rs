@@ -30,6 +30,9 @@ const USER_PATIENCE_MS: u64 = 5000;
 /// How long what is under way may take to arrive once the faults have stopped: repetitions come late.
 const CALM_MS: u64 = 120_000;
 
+/// How long a device that is stuck takes for a job.
+const STUCK_MS: u64 = 3_600_000;
+
 /// A year: how far a machine's clock may jump while the coordinator is away.
 const YEAR_MS: u64 = 366 * 24 * 3600 * 1000;
 
@@ -239,6 +242,10 @@ impl Life {
         for index in 0..self.devices.len() {
             let device = &mut self.devices[index];
             device.cut_until = 0;
+            if device.character.measuring_ms_max == STUCK_MS && device.alive {
+                // Its owner notices, too.
+                device.die();
+            }
             device.character.measuring_ms_max = device.character.measuring_ms_max.min(5000);
             let (agent, alive) = (device.id, device.alive);
             if !alive {
@@ -256,6 +263,9 @@ impl Life {
                 });
                 self.devices[index].platform = index as u32 + 1;
             }
+        }
+        for id in self.campaigns.clone() {
+            self.tell(Ask::Pause { id, paused: false });
         }
         let patience = self.steps + 400_000;
         while self.is_open() {
@@ -279,7 +289,6 @@ impl Life {
             .coordinator
             .iter()
             .flat_map(|coordinator| coordinator.farm.jobs());
-        // What no agent may ever have asked for again: a device that went to another platform leaves none behind.
         jobs.filter(|job| job.state.is_open())
     }
 
@@ -565,7 +574,7 @@ impl Life {
             rate: self.random.random_range(0.98..1.02),
             obedient: self.random.random_bool(0.7),
             spools: self.random.random_bool(0.5),
-            measuring_ms_max: *[200, 5000, 5000, 90_000]
+            measuring_ms_max: *[200, 5000, 5000, 5000, 90_000, STUCK_MS]
                 .choose(&mut self.random)
                 .expect("not empty"),
             jobs_max: self.random.random_range(1..16),
@@ -780,7 +789,15 @@ impl Life {
                     replicas,
                 });
             }
-            (75..78, Some(campaign)) => self.tell(Ask::Cancel(campaign)),
+            (75..77, Some(campaign)) => self.tell(Ask::Cancel(campaign)),
+            (77..78, Some(id)) => {
+                let budget = Budget::Jobs(self.random.random_range(1..1000));
+                self.tell(Ask::Extend { id, budget });
+            }
+            (90..93, Some(id)) => {
+                let paused = self.random.random_bool(0.5);
+                self.tell(Ask::Pause { id, paused });
+            }
             (78..84, _) => {
                 let agent = self.devices[self.random.random_range(0..self.devices.len())].id;
                 let draining = self.random.random_bool(0.3);

@@ -65,6 +65,14 @@ pub(super) enum Ask {
         replicas: u32,
     },
     Cancel(CampaignId),
+    Pause {
+        id: CampaignId,
+        paused: bool,
+    },
+    Extend {
+        id: CampaignId,
+        budget: wattfarm_coordinator::farm::Budget,
+    },
     Drain {
         agent: AgentId,
         draining: bool,
