@@ -12,7 +12,7 @@ export LIBTORCH := $(CURDIR)/target/libtorch
 SETUP_LIBTORCH := python3 deploy/libtorch/setup.py target/libtorch
 endif
 
-.PHONY: manual setup budget demo demo-clean pip test check bench-onnx
+.PHONY: manual setup budget demo demo-clean pip test check bench-onnx sim kills bench-farm
 
 manual: ## prints this
 	@echo 'Wattfarm: what each layer of a neural network costs on each device of a farm.'
@@ -59,6 +59,19 @@ test: setup pip ## runs all tests
 		python3 -m pip install --quiet --target target/python -r python/requirements-test.txt && \
 		cp python/requirements-test.txt target/python/installed.txt; }
 	PYTHONPATH=target/python WATTFARM_BINARIES=$(TARGET)/debug python3 python/tests/test_protocol.py
+
+# What `make test` has in small: as long as you like.
+COORDINATOR_TESTS := cargo test --release -p wattfarm-coordinator --test it --
+export SEED STEPS KILLS AGENTS JOBS
+
+sim: ## lives through simulated farms from SEED=0 on, for STEPS=1000000 events
+	$(COORDINATOR_TESTS) --ignored --nocapture simulation::from_the_environment
+
+kills: ## kills the real coordinator KILLS=200 times under load
+	KILLS=$(or $(KILLS),200) $(COORDINATOR_TESTS) --nocapture kill::what_was_acknowledged_survives_sigkill
+
+bench-farm: ## loads the real coordinator over loopback with AGENTS=1000 and JOBS=100000
+	$(COORDINATOR_TESTS) --ignored --nocapture load::a_thousand_agents
 
 check: setup ## checks format and lints
 	cargo fmt --all --check

@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use wattfarm_cost::Platform;
 use wattfarm_cost::hash::Hash;
 use wattfarm_cost::id::AgentId;
-use wattfarm_proto::connect::{Connection, unary};
+use wattfarm_proto::connect::{Connection, Target, unary};
 use wattfarm_proto::v1;
 
 /// The state folder of one agent, locked against a second.
@@ -95,7 +95,7 @@ impl StateFolder {
     /// The identity on disk, or a new one for `token`.
     pub async fn identify(
         &self,
-        coordinator: &str,
+        coordinator: impl Into<Target>,
         token: Option<&str>,
         name: &str,
         platform: &Platform,

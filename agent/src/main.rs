@@ -18,6 +18,7 @@ use wattfarm_agent::{additivity, worker};
 use wattfarm_cost::Dtype;
 use wattfarm_cost::network::zoo;
 use wattfarm_proto::connect::Connection;
+use wattfarm_proto::tls::TlsArgs;
 
 /// Measures layers and networks on this machine's device for a coordinator.
 #[derive(Parser)]
@@ -26,6 +27,8 @@ struct Args {
     /// Where the coordinator listens.
     #[arg(long, env = "WATTFARM_COORDINATOR", default_value = "127.0.0.1:7461")]
     coordinator: String,
+    #[command(flatten)]
+    tls: TlsArgs,
     /// A one-time token of `wattfarm token create`; needed only for the first start.
     #[arg(long, env = "WATTFARM_TOKEN", hide_env_values = true)]
     token: Option<String>,
@@ -122,10 +125,11 @@ fn work(args: &Args, cores: &Cores) -> anyhow::Result<()> {
     let (_state, identity, connection, mut terminate) = runtime.block_on(async {
         let state = StateFolder::open(&args.state)?;
         let name = args.name.clone().unwrap_or_else(device::host);
+        let coordinator = args.tls.target(&args.coordinator)?;
         let identity = state
-            .identify(&args.coordinator, args.token.as_deref(), &name, &platform)
+            .identify(&coordinator, args.token.as_deref(), &name, &platform)
             .await?;
-        let connection = Connection::lazy(&args.coordinator, Some(&identity.credential))?;
+        let connection = Connection::lazy(coordinator, Some(&identity.credential))?;
         let terminate = signal(SignalKind::terminate()).context("watch for SIGTERM")?;
         anyhow::Ok((state, identity, connection, terminate))
     })?;

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use clap::{Args as ClapArgs, Parser, Subcommand, ValueEnum};
 use uuid::Uuid;
 use wattfarm_cost::{Dtype, Kind};
+use wattfarm_proto::tls::TlsArgs;
 
 use crate::exit::EXIT_CODES;
 use crate::network::{InputSize, NetworkName};
@@ -24,7 +25,8 @@ pub(crate) struct Args {
     )]
     pub(crate) coordinator: String,
 
-    /// File with the operator's key; the coordinator writes it into its store as `operator.key`.
+    /// File with the caller's key: the operator's, which the coordinator writes into its store as `operator.key`, or one
+    /// that `wattfarm keys create` made.
     #[arg(
         long,
         global = true,
@@ -32,6 +34,9 @@ pub(crate) struct Args {
         env = "WATTFARM_OPERATOR_KEY_FILE"
     )]
     pub(crate) operator_key_file: Option<PathBuf>,
+
+    #[command(flatten)]
+    pub(crate) tls: TlsArgs,
 
     /// How results are written: `text` or `table` for people, `json` with everything, or (of a prediction) `csv`.
     #[arg(long, global = true, default_value = "text", value_parser = ["text", "table", "json", "csv"])]
@@ -46,6 +51,9 @@ pub(crate) enum Command {
     /// Makes the token that enrols one agent (operator).
     #[command(subcommand)]
     Token(TokenCommand),
+    /// Makes, lists or revokes users' keys (operator).
+    #[command(subcommand)]
+    Keys(KeysCommand),
     /// Lists the agents, or takes one out of service (operator).
     Agents(AgentsArgs),
     /// Lists the platforms that can be asked about.
@@ -66,6 +74,12 @@ pub(crate) enum Command {
     Networks(NetworksArgs),
     /// Writes every measurement into files (operator).
     Export(ExportArgs),
+    /// Writes all that the coordinator's store holds into a file, while the farm works on (operator).
+    Backup {
+        /// The file to write; `wattfarm-coordinator import` makes a store of it.
+        #[arg(long, short, value_name = "PATH")]
+        output: PathBuf,
+    },
     /// Runs a farm on this machine, and compares what it predicts with what it measures.
     Demo(DemoArgs),
 }
@@ -81,6 +95,38 @@ pub(crate) enum TokenCommand {
         #[arg(long, default_value = "1d")]
         ttl: Duration,
     },
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum KeysCommand {
+    /// Makes a key; it is shown once.
+    Create {
+        /// Whose it is.
+        name: String,
+        /// What it allows; each may do what those before it may.
+        #[arg(long, value_enum, default_value = "request")]
+        role: Role,
+        /// How long it is valid; until it is revoked, if left out.
+        #[arg(long)]
+        ttl: Option<Duration>,
+    },
+    /// Lists the keys that are valid.
+    List,
+    /// Takes a key back.
+    Revoke {
+        /// The key's id.
+        id: Uuid,
+    },
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Role {
+    /// Look at platforms, campaigns and models, and predict.
+    Read,
+    /// Ask for models and measurements.
+    Request,
+    /// Everything.
+    Operate,
 }
 
 #[derive(Debug, ClapArgs)]
@@ -101,6 +147,11 @@ pub(crate) enum AgentsCommand {
         #[arg(long)]
         undo: bool,
     },
+    /// Takes an agent's rights: its credential opens nothing any more.
+    Revoke {
+        /// The agent.
+        id: Uuid,
+    },
 }
 
 #[derive(Debug, ClapArgs)]
@@ -111,6 +162,18 @@ pub(crate) struct CampaignsArgs {
     /// Ends this campaign; what was measured stays.
     #[arg(long, value_name = "ID")]
     pub(crate) cancel: Option<Uuid>,
+    /// Has this campaign's jobs wait.
+    #[arg(long, value_name = "ID", conflicts_with_all = ["watch", "cancel"])]
+    pub(crate) pause: Option<Uuid>,
+    /// Lets this campaign's jobs go on.
+    #[arg(long, value_name = "ID", conflicts_with_all = ["watch", "cancel", "pause"])]
+    pub(crate) resume: Option<Uuid>,
+    /// Gives this campaign more: its new budget is --budget.
+    #[arg(long, value_name = "ID", requires = "budget", conflicts_with_all = ["watch", "cancel", "pause", "resume"])]
+    pub(crate) extend: Option<Uuid>,
+    /// With --extend: so many jobs (`500`), or so much measuring (`30m`), in all.
+    #[arg(long, requires = "extend")]
+    pub(crate) budget: Option<Budget>,
 }
 
 #[derive(Debug, ClapArgs)]
@@ -124,6 +187,9 @@ pub(crate) struct JobsArgs {
     /// At most so many.
     #[arg(long, default_value_t = 1000)]
     pub(crate) limit: u32,
+    /// Only those that wait or are under way, each reason once with how many jobs it holds up.
+    #[arg(long, conflicts_with = "state")]
+    pub(crate) why: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -157,6 +223,12 @@ pub(crate) struct RequestArgs {
     /// Ends after so many jobs (`500`), or so much measuring summed over agents (`30m`).
     #[arg(long, default_value = "30m")]
     pub(crate) budget: Budget,
+    /// Its share of the platform beside others' campaigns, 1 to 100.
+    #[arg(long, default_value_t = 1)]
+    pub(crate) weight: u32,
+    /// Goes before campaigns that are not urgent (operator).
+    #[arg(long)]
+    pub(crate) urgent: bool,
     /// Networks whose layers are not sampled, to judge the models by: `resnet18,neuralpower/nin@8`.
     #[arg(long, value_name = "NETWORK[@BATCH]", value_delimiter = ',')]
     pub(crate) exclude: Vec<NetworkName>,

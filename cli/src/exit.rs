@@ -88,7 +88,11 @@ impl Exit {
         if let Some(error) = cause.downcast_ref::<ConnectError>() {
             return Some(match error {
                 ConnectError::Unreachable { .. } => Self::Unreachable,
-                ConnectError::Address(_) | ConnectError::Credential => Self::Usage,
+                ConnectError::Address(_)
+                | ConnectError::Credential
+                | ConnectError::Tls(_)
+                | ConnectError::Pem { .. }
+                | ConnectError::Certificates { .. } => Self::Usage,
             });
         }
         if let Some(error) = cause.downcast_ref::<NetworkError>() {

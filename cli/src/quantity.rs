@@ -3,6 +3,8 @@
 use std::fmt;
 use std::str::FromStr;
 
+use wattfarm_proto::v1;
+
 /// A text that is no amount.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum QuantityError {
@@ -79,6 +81,19 @@ impl FromStr for Budget {
             (Ok(jobs), _) if jobs > 0 => Ok(Self::Jobs(jobs)),
             (_, Ok(time)) => Ok(Self::Time(time)),
             (_, Err(_)) => Err(QuantityError::Budget(text.to_owned())),
+        }
+    }
+}
+
+impl From<Budget> for v1::campaign_request::Budget {
+    fn from(budget: Budget) -> Self {
+        use v1::campaign_request::budget::Budget as Wire;
+        let budget = match budget {
+            Budget::Jobs(jobs) => Wire::Jobs(jobs),
+            Budget::Time(time) => Wire::Seconds(time.seconds as f64),
+        };
+        Self {
+            budget: Some(budget),
         }
     }
 }

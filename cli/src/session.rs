@@ -4,27 +4,43 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
-use wattfarm_proto::connect::Connection;
+use wattfarm_proto::connect::{Connection, Target};
+use wattfarm_proto::tls::TlsArgs;
 
 use crate::exit::{Exit, Failure};
 
 /// Where the coordinator is, and where the operator's key. Nothing is read or opened before a command asks for it.
 pub(crate) struct Session {
     coordinator: String,
+    tls: TlsArgs,
     operator_key_file: Option<PathBuf>,
 }
 
 impl Session {
-    pub(crate) fn new(coordinator: String, operator_key_file: Option<PathBuf>) -> Self {
+    pub(crate) fn new(
+        coordinator: String,
+        tls: TlsArgs,
+        operator_key_file: Option<PathBuf>,
+    ) -> Self {
         Self {
             coordinator,
+            tls,
             operator_key_file,
         }
     }
 
-    /// Connects as whoever designs networks: without a credential.
+    fn target(&self) -> anyhow::Result<Target> {
+        Ok(self.tls.target(&self.coordinator)?)
+    }
+
+    /// Connects as whoever designs networks: with the key that was named, if one was.
     pub(crate) async fn designer(&self) -> anyhow::Result<Connection> {
-        Ok(Connection::open(&self.coordinator, None).await?)
+        let key = self
+            .operator_key_file
+            .as_deref()
+            .map(operator_key)
+            .transpose()?;
+        Ok(Connection::open(self.target()?, key.as_deref()).await?)
     }
 
     /// Connects as the farm's operator.
@@ -35,7 +51,7 @@ impl Session {
             .operator_key_file
             .as_deref()
             .ok_or_else(|| Failure::new(Exit::Refused, missing))?;
-        Ok(Connection::open(&self.coordinator, Some(&operator_key(path)?)).await?)
+        Ok(Connection::open(self.target()?, Some(&operator_key(path)?)).await?)
     }
 }
 

@@ -3,7 +3,9 @@
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
-use clap::{Parser, ValueEnum};
+use clap::{Parser, Subcommand, ValueEnum};
+
+use crate::farm::Role;
 
 /// Schedules profiling jobs to agents, keeps measurements and models.
 #[derive(Debug, Clone, Parser)]
@@ -31,14 +33,69 @@ pub struct Config {
     #[arg(long, env = "WATTFARM_READY_FILE", value_name = "PATH")]
     pub ready_file: Option<PathBuf>,
 
-    /// Listen on an address that other machines reach. There is no TLS yet: credentials and measurements travel in the
-    /// clear, so do this only inside a network you trust, or behind a proxy that speaks TLS
+    /// Speak TLS, with the certificates in this folder: `wattfarm-coordinator certs` makes them
+    #[arg(long, env = "WATTFARM_TLS", value_name = "DIR")]
+    pub tls: Option<PathBuf>,
+
+    /// Take calls only from clients that the farm's authority vouches for
+    #[arg(long, env = "WATTFARM_MUTUAL_TLS", requires = "tls")]
+    pub mutual_tls: bool,
+
+    /// Listen without TLS on an address that other machines reach: credentials and measurements travel in the clear, so do
+    /// this only inside a network you trust, or behind a proxy that speaks TLS
     #[arg(long, env = "WATTFARM_ALLOW_PLAINTEXT")]
     pub allow_plaintext: bool,
+
+    /// What callers without a key may do: by default `request` if only this machine reaches the coordinator, and nothing
+    /// otherwise
+    #[arg(long, env = "WATTFARM_ANONYMOUS", value_name = "ROLE")]
+    pub anonymous: Option<Anonymous>,
 
     /// How the log, on stderr, is written. `RUST_LOG` says how much
     #[arg(long, env = "WATTFARM_LOG_FORMAT", default_value = "text")]
     pub log_format: LogFormat,
+
+    /// Something else than to run: on a store that no coordinator works on
+    #[command(subcommand)]
+    pub command: Option<Command>,
+}
+
+/// What callers without a key may do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Anonymous {
+    /// Nothing but what needs no key: to enrol with a token.
+    Nothing,
+    /// Look at platforms, campaigns and models, and predict.
+    Read,
+    /// Ask for models and measurements too.
+    Request,
+}
+
+/// A chore.
+#[derive(Debug, Clone, Subcommand)]
+pub enum Command {
+    /// Writes all that the store holds as text, with checksums. A running coordinator is asked by `wattfarm backup`
+    Export {
+        /// The file to write; it must not be there yet
+        #[arg(long, short, value_name = "FILE")]
+        output: PathBuf,
+    },
+    /// Makes a store of what `export` or `wattfarm backup` wrote. Its folder must not hold one yet
+    Import {
+        /// The file to read
+        file: PathBuf,
+    },
+    /// Reads all of the store: each record against its checksum, and the records against each other
+    Verify,
+    /// Makes the farm's own authority, and certificates for the coordinator and its clients
+    Certs {
+        /// The folder for them; an authority that is there stays
+        #[arg(long, short, value_name = "DIR")]
+        output: PathBuf,
+        /// Names and addresses that clients call the coordinator by
+        #[arg(long, value_delimiter = ',', default_value = "localhost,127.0.0.1")]
+        name: Vec<String>,
+    },
 }
 
 /// A form of the log.
@@ -55,8 +112,8 @@ pub enum LogFormat {
 pub enum ConfigError {
     /// Other machines would speak to us in the clear.
     #[error(
-        "`{0}` can be reached from other machines, and there is no TLS yet: listen on 127.0.0.1, or add \
-         --allow-plaintext if the network is trusted"
+        "`{0}` can be reached from other machines: give --tls a folder of certificates (`wattfarm-coordinator certs` \
+         makes them), listen on 127.0.0.1, or add --allow-plaintext if the network is trusted"
     )]
     Plaintext(SocketAddr),
 }
@@ -64,11 +121,58 @@ pub enum ConfigError {
 impl Config {
     /// Refuses what would do harm.
     pub fn check(&self) -> Result<(), ConfigError> {
-        let private = self.listen.ip().is_loopback() || self.allow_plaintext;
-        if private {
+        let safe = self.listen.ip().is_loopback() || self.tls.is_some() || self.allow_plaintext;
+        if safe {
             Ok(())
         } else {
             Err(ConfigError::Plaintext(self.listen))
         }
+    }
+
+    /// What a caller without a key counts as; `None` for nobody.
+    pub fn anonymous_role(&self) -> Option<Role> {
+        match self.anonymous {
+            Some(Anonymous::Nothing) => None,
+            Some(Anonymous::Read) => Some(Role::Read),
+            Some(Anonymous::Request) => Some(Role::Request),
+            None => self.listen.ip().is_loopback().then_some(Role::Request),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn config(arguments: &[&str]) -> Config {
+        let arguments = ["wattfarm-coordinator"].iter().chain(arguments);
+        Config::try_parse_from(arguments).expect("parses")
+    }
+
+    #[test]
+    fn others_reach_it_only_by_tls_or_by_an_explicit_flag() {
+        let all = ["--listen", "0.0.0.0:7461"];
+        let checked = |more: &[&str]| config(&[&all, more].concat()).check();
+        assert!(checked(&[]).is_err_and(|error| error.to_string().contains("--tls")));
+        assert_eq!(checked(&["--tls", "certs"]), Ok(()));
+        assert_eq!(checked(&["--allow-plaintext"]), Ok(()));
+        assert_eq!(config(&["--listen", "[::1]:7461"]).check(), Ok(()));
+        let alone = ["wattfarm-coordinator", "--mutual-tls"];
+        assert!(
+            Config::try_parse_from(alone).is_err(),
+            "mutual TLS without TLS"
+        );
+    }
+
+    #[test]
+    fn strangers_may_do_nothing_unless_they_are_on_this_machine() {
+        let role = |arguments: &[&str]| config(arguments).anonymous_role();
+        assert_eq!(role(&[]), Some(Role::Request));
+        assert_eq!(role(&["--listen", "0.0.0.0:7461"]), None);
+        assert_eq!(
+            role(&["--listen", "0.0.0.0:7461", "--anonymous", "read"]),
+            Some(Role::Read)
+        );
+        assert_eq!(role(&["--anonymous", "nothing"]), None);
     }
 }

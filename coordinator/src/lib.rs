@@ -6,8 +6,10 @@
     reason = "what `clippy.toml` forbids is for the farm, which denies it: the shells around need clocks and randomness"
 )]
 
+pub mod certs;
 pub mod clock;
 pub mod config;
+pub mod draft;
 pub mod farm;
 pub mod grpc;
 pub mod secret;

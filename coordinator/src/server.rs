@@ -1,10 +1,9 @@
 //! A running coordinator: its parts joined, and how it starts and stops.
 
 use std::fs;
-use std::io::{self, Write as _};
+use std::io;
 use std::net::SocketAddr;
-use std::os::unix::fs::OpenOptionsExt as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -12,11 +11,13 @@ use anyhow::{Context as _, bail};
 use tokio::net::TcpListener;
 use tokio::sync::{oneshot, watch};
 use tokio::task::JoinHandle;
-use tonic::transport::Server as Transport;
 use tonic::transport::server::TcpIncoming;
+use tonic::transport::{Certificate, Identity, Server as Transport, ServerTlsConfig};
 
+use crate::certs::Certificates;
 use crate::clock::Clock;
-use crate::farm::{Farm, SecretHash};
+use crate::draft::write_whole;
+use crate::farm::{Farm, Role, SecretHash};
 use crate::grpc::{self, Shell};
 use crate::secret;
 use crate::store::{Store, StoreError};
@@ -31,6 +32,39 @@ const FAREWELL: Duration = Duration::from_secs(1);
 /// A unary call that takes longer than this is given up: longer than the longest wait for a job.
 const CALL_TIMEOUT: Duration = Duration::from_secs(30);
 
+/// Calls that one connection may have under way: far more than an agent or a trainer has.
+const CALLS_PER_CONNECTION_MAX: usize = 128;
+
+/// How a coordinator takes calls.
+#[derive(Debug)]
+pub struct Settings {
+    /// The operator's key in its written form.
+    pub operator_key: String,
+    /// Where to listen.
+    pub listen: SocketAddr,
+    /// What it shows, and whom it trusts; `None` for calls in the clear.
+    pub tls: Option<ServerTlsConfig>,
+    /// What callers without a key may do; `None` for nothing.
+    pub anonymous: Option<Role>,
+}
+
+/// The coordinator's part in TLS; if it is mutual, only clients of the farm's authority are taken.
+pub fn tls(certificates: &Certificates, mutual: bool) -> anyhow::Result<ServerTlsConfig> {
+    let read = |path: PathBuf| {
+        let make = "`wattfarm-coordinator certs` makes them";
+        fs::read(&path).with_context(|| format!("read `{}`: {make}", path.display()))
+    };
+    let identity = Identity::from_pem(
+        read(certificates.coordinator())?,
+        read(certificates.coordinator_key())?,
+    );
+    let mut tls = ServerTlsConfig::new().identity(identity);
+    if mutual {
+        tls = tls.client_ca_root(Certificate::from_pem(read(certificates.authority())?));
+    }
+    Ok(tls)
+}
+
 /// A coordinator that takes calls.
 pub struct Server {
     address: SocketAddr,
@@ -41,11 +75,13 @@ pub struct Server {
 
 impl Server {
     /// Starts a coordinator over a store.
-    pub async fn start(
-        store: Arc<dyn Store>,
-        operator_key: &str,
-        listen: SocketAddr,
-    ) -> anyhow::Result<Self> {
+    pub async fn start(store: Arc<dyn Store>, settings: Settings) -> anyhow::Result<Self> {
+        let Settings {
+            operator_key,
+            listen,
+            tls,
+            anonymous,
+        } = settings;
         let clock = Clock::start();
         let records = store.load().context("load the store")?;
         let (jobs, measurements) = (records.jobs.len(), records.sequence);
@@ -58,17 +94,19 @@ impl Server {
             .context("read the listening address")?;
         let (writer, writer_end) = Writer::start(farm, Arc::clone(&store), clock);
         let (stop, stopping) = watch::channel(false);
-        let operator_key = SecretHash::of(operator_key);
-        let routes = grpc::routes(Shell {
-            writer,
-            store,
-            operator_key,
-            stopping: stopping.clone(),
-        })
-        .await?;
+        let operator_key = SecretHash::of(&operator_key);
+        let shell = Shell::new(writer, store, operator_key, anonymous, stopping.clone());
+        let routes = grpc::routes(shell).await?;
         let mut asked_to_stop = stopping;
-        let transport = Transport::builder()
+        let mut transport = Transport::builder();
+        let encrypted = tls.is_some();
+        if let Some(tls) = tls {
+            transport = transport.tls_config(tls).context("use the certificates")?;
+        }
+        let transport = transport
             .timeout(CALL_TIMEOUT)
+            .concurrency_limit_per_connection(CALLS_PER_CONNECTION_MAX)
+            .max_concurrent_streams(Some(CALLS_PER_CONNECTION_MAX as u32))
             .http2_keepalive_interval(Some(Duration::from_secs(10)))
             .http2_keepalive_timeout(Some(Duration::from_secs(10)))
             .add_routes(routes)
@@ -79,7 +117,7 @@ impl Server {
                     let _ = asked_to_stop.wait_for(|stop| *stop).await;
                 },
             );
-        tracing::info!(%address, jobs, measurements, "taking calls");
+        tracing::info!(%address, encrypted, jobs, measurements, "taking calls");
         Ok(Self {
             address,
             stop,
@@ -148,21 +186,4 @@ pub fn operator_key(folder: &Path) -> anyhow::Result<String> {
             Err(error).with_context(|| format!("read the operator's key `{}`", path.display()))
         }
     }
-}
-
-/// Writes a file that is there whole or not at all, readable by its owner alone.
-pub fn write_whole(path: &Path, text: &str) -> anyhow::Result<()> {
-    let draft = path.with_added_extension("new");
-    let write = || {
-        let mut file = fs::OpenOptions::new()
-            .write(true)
-            .create(true)
-            .truncate(true)
-            .mode(0o600)
-            .open(&draft)?;
-        file.write_all(text.as_bytes())?;
-        file.sync_all()?;
-        fs::rename(&draft, path)
-    };
-    write().with_context(|| format!("write `{}`", path.display()))
 }

@@ -36,13 +36,23 @@ pub fn signals(changes: &[Change]) -> BTreeSet<Signal> {
                     signals.insert(Signal::Work(agent.platform));
                 }
             }
-            Change::Campaign(campaign) => drop(signals.insert(Signal::Progress(campaign.platform))),
+            Change::Campaign(campaign) => {
+                signals.insert(Signal::Progress(campaign.platform));
+                // It may have been paused: what waited for it can be given out now.
+                if !campaign.paused && campaign.end.is_none() {
+                    signals.insert(Signal::Work(campaign.platform));
+                }
+            }
             Change::Entry(_) => drop(signals.insert(Signal::Measurements)),
             Change::Model(model) => {
                 signals.insert(Signal::Models(model.key.platform));
                 signals.insert(Signal::Progress(model.key.platform));
             }
-            Change::Token(..) | Change::Platform(_) | Change::Task(..) | Change::JobGone(_) => (),
+            Change::Token(..)
+            | Change::Key(..)
+            | Change::Platform(_)
+            | Change::Task(..)
+            | Change::JobGone(_) => (),
         }
     }
     signals

@@ -1,11 +1,12 @@
 //! Connecting to a coordinator: one place for timeouts, keep-alive, limits and credentials.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use tonic::metadata::{Ascii, MetadataValue};
 use tonic::service::Interceptor;
 use tonic::service::interceptor::InterceptedService;
-use tonic::transport::{Channel, Endpoint};
+use tonic::transport::{Channel, ClientTlsConfig, Endpoint};
 use tonic::{Request, Status};
 
 use crate::MESSAGE_BYTES_MAX;
@@ -28,6 +29,27 @@ pub enum ConnectError {
         /// Where.
         address: String,
         /// Why.
+        #[source]
+        source: tonic::transport::Error,
+    },
+    /// The options of TLS contradict each other.
+    #[error("{0}")]
+    Tls(&'static str),
+    /// A certificate, or a key, cannot be read.
+    #[error("read `{path}`")]
+    Pem {
+        /// The file.
+        path: PathBuf,
+        /// Why not.
+        #[source]
+        source: std::io::Error,
+    },
+    /// A certificate, or a key, is not what it must be.
+    #[error("use the certificates given for the coordinator at {address}")]
+    Certificates {
+        /// Where.
+        address: String,
+        /// What is wrong with them.
         #[source]
         source: tonic::transport::Error,
     },
@@ -61,38 +83,95 @@ pub struct Connection {
     credential: Credential,
 }
 
-/// An endpoint with our keep-alive, so that a vanished peer is noticed within 20 s.
-fn endpoint(address: &str) -> Result<Endpoint, ConnectError> {
-    let refused = || ConnectError::Address(address.to_owned());
-    let url = match address.split_once("://") {
-        None => format!("http://{address}"),
-        Some((scheme, _)) if scheme.eq_ignore_ascii_case("http") => address.to_owned(),
-        // Above all `https`: whoever writes it must not be talked to in the clear.
-        Some(_) => return Err(refused()),
-    };
-    let endpoint = Endpoint::from_shared(url).map_err(|_| refused())?;
-    Ok(endpoint
-        .connect_timeout(Duration::from_secs(5))
-        .http2_keep_alive_interval(Duration::from_secs(10))
-        .keep_alive_timeout(Duration::from_secs(10))
-        .keep_alive_while_idle(true)
-        .tcp_nodelay(true))
+/// Where a coordinator is, and what vouches for it.
+#[derive(Debug, Clone)]
+pub struct Target {
+    address: String,
+    tls: Option<ClientTlsConfig>,
+}
+
+/// In the clear: for loopback, and for what something else protects.
+impl<T: AsRef<str> + ?Sized> From<&T> for Target {
+    fn from(address: &T) -> Self {
+        Self {
+            address: address.as_ref().to_owned(),
+            tls: None,
+        }
+    }
+}
+
+/// Several connections to one coordinator.
+impl From<&Self> for Target {
+    fn from(target: &Self) -> Self {
+        target.clone()
+    }
+}
+
+impl Target {
+    /// Encrypted, whatever the address's scheme says.
+    pub fn over_tls(address: &str, tls: ClientTlsConfig) -> Self {
+        Self {
+            address: address.to_owned(),
+            tls: Some(tls),
+        }
+    }
+
+    /// The address as it was given.
+    pub fn address(&self) -> &str {
+        &self.address
+    }
+
+    /// An endpoint with our keep-alive, so that a vanished peer is noticed within 20 s.
+    fn endpoint(&self) -> Result<Endpoint, ConnectError> {
+        let address = &self.address;
+        let scheme = if self.tls.is_some() { "https" } else { "http" };
+        let refused = || ConnectError::Address(address.clone());
+        let place = match address.split_once("://") {
+            None => address,
+            Some((named, place))
+                if named.eq_ignore_ascii_case("http") || named.eq_ignore_ascii_case(scheme) =>
+            {
+                place
+            }
+            // Above all `https` without certificates: whoever writes it must not be talked to in the clear.
+            Some(_) => return Err(refused()),
+        };
+        let url = format!("{scheme}://{place}");
+        let mut endpoint = Endpoint::from_shared(url).map_err(|_| refused())?;
+        if let Some(tls) = &self.tls {
+            let wrong = |source| ConnectError::Certificates {
+                address: address.clone(),
+                source,
+            };
+            endpoint = endpoint.tls_config(tls.clone()).map_err(wrong)?;
+        }
+        Ok(endpoint
+            .connect_timeout(Duration::from_secs(5))
+            .http2_keep_alive_interval(Duration::from_secs(10))
+            .keep_alive_timeout(Duration::from_secs(10))
+            .keep_alive_while_idle(true)
+            .tcp_nodelay(true))
+    }
 }
 
 impl Connection {
     /// Connects now. `credential` is an agent's or the operator's, `None` for calls that need none.
-    pub async fn open(address: &str, credential: Option<&str>) -> Result<Self, ConnectError> {
-        let channel = endpoint(address)?.connect().await;
+    pub async fn open(
+        target: impl Into<Target>,
+        credential: Option<&str>,
+    ) -> Result<Self, ConnectError> {
+        let target = target.into();
+        let channel = target.endpoint()?.connect().await;
         let unreachable = |source| ConnectError::Unreachable {
-            address: address.to_owned(),
+            address: target.address.clone(),
             source,
         };
         Self::over(channel.map_err(unreachable)?, credential)
     }
 
     /// Connects at the first call, and again after a loss.
-    pub fn lazy(address: &str, credential: Option<&str>) -> Result<Self, ConnectError> {
-        Self::over(endpoint(address)?.connect_lazy(), credential)
+    pub fn lazy(target: impl Into<Target>, credential: Option<&str>) -> Result<Self, ConnectError> {
+        Self::over(target.into().endpoint()?.connect_lazy(), credential)
     }
 
     /// Over a channel that somebody else made: tests bring an in-memory one.
@@ -148,7 +227,7 @@ mod tests {
     #[test]
     fn no_scheme_but_http_is_taken() {
         for good in ["127.0.0.1:7461", "http://farm:7461", "HTTP://farm:7461"] {
-            assert!(endpoint(good).is_ok(), "{good}");
+            assert!(Target::from(good).endpoint().is_ok(), "{good}");
         }
         for bad in [
             "https://farm:7461",
@@ -157,7 +236,7 @@ mod tests {
             "not an address",
         ] {
             assert!(
-                matches!(endpoint(bad), Err(ConnectError::Address(_))),
+                matches!(Target::from(bad).endpoint(), Err(ConnectError::Address(_))),
                 "{bad}"
             );
         }

@@ -6,6 +6,7 @@
 pub mod connect;
 pub mod convert;
 pub mod error;
+pub mod tls;
 
 /// The generated messages, clients and servers.
 #[expect(

@@ -12,6 +12,7 @@ use tokio::runtime::Runtime;
 use tokio::signal::unix::{SignalKind, signal};
 use tracing_subscriber::EnvFilter;
 use wattfarm_proto::connect::Connection;
+use wattfarm_proto::tls::TlsArgs;
 
 /// How long the operator's key may be missing, and how often it is looked for.
 const KEY_WAIT: Duration = Duration::from_secs(30);
@@ -44,6 +45,8 @@ struct ServiceArgs {
         default_value = "http://127.0.0.1:7461"
     )]
     coordinator: String,
+    #[command(flatten)]
+    tls: TlsArgs,
     /// File with the operator's key.
     #[arg(long, env = "WATTFARM_OPERATOR_KEY_FILE")]
     operator_key_file: Option<PathBuf>,
@@ -95,7 +98,7 @@ async fn follow(args: ServiceArgs) -> anyhow::Result<()> {
         .operator_key_file
         .context("--operator-key-file is needed to follow a coordinator")?;
     let key = operator_key(&path).await?;
-    let connection = Connection::lazy(&args.coordinator, Some(key.trim()))?;
+    let connection = Connection::lazy(args.tls.target(&args.coordinator)?, Some(key.trim()))?;
     let (mut interrupt, mut terminate) = (
         signal(SignalKind::interrupt())?,
         signal(SignalKind::terminate())?,

@@ -18,6 +18,7 @@ struct Agent {
     platform: String,
     platform_hash: String,
     draining: bool,
+    revoked: bool,
     connected: bool,
     enrolled_at_ms: u64,
     seen_at_ms: Option<u64>,
@@ -33,6 +34,7 @@ impl From<v1::Agent> for Agent {
             platform: agent.platform_slug,
             platform_hash: agent.platform,
             draining: agent.draining,
+            revoked: agent.revoked,
             connected: agent.connected,
             enrolled_at_ms: agent.enrolled_at_ms,
             seen_at_ms: agent.seen_at_ms,
@@ -44,6 +46,9 @@ impl From<v1::Agent> for Agent {
 
 impl Agent {
     fn state(&self) -> &'static str {
+        if self.revoked {
+            return "revoked";
+        }
         match (self.connected, self.draining) {
             (true, true) => "draining",
             (true, false) => "connected",
@@ -103,6 +108,14 @@ pub(super) async fn run(session: &Session, output: Output, args: AgentsArgs) -> 
                 .await
                 .context("drain the agent")?;
             response.into_inner().agent.into_iter().collect()
+        }
+        AgentsCommand::Revoke { id } => {
+            let request = v1::RevokeAgentRequest {
+                agent_id: id.to_string(),
+            };
+            let response = farm.revoke_agent(unary(request)).await;
+            let agent = response.context("revoke the agent")?.into_inner().agent;
+            agent.into_iter().collect()
         }
     };
     output.show(&Agents(agents.into_iter().map(Agent::from).collect()))

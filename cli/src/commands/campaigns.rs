@@ -243,6 +243,28 @@ pub(super) async fn run(
             response.into_inner().campaign,
         )?)?);
     }
+    if let Some(id) = args.pause.or(args.resume) {
+        let request = v1::PauseCampaignRequest {
+            campaign_id: id.to_string(),
+            paused: args.pause.is_some(),
+        };
+        let response = farm.pause_campaign(unary(request)).await;
+        let response = response.context("pause the campaign, or let it go on")?;
+        let campaign = required("campaign", response.into_inner().campaign)?;
+        return output.show(&Campaign::try_from(campaign)?);
+    }
+    if let Some(id) = args.extend {
+        let request = v1::ExtendCampaignRequest {
+            campaign_id: id.to_string(),
+            budget: args.budget.map(Into::into),
+        };
+        let response = farm.extend_campaign(unary(request)).await;
+        let campaign = response
+            .context("give the campaign more")?
+            .into_inner()
+            .campaign;
+        return output.show(&Campaign::try_from(required("campaign", campaign)?)?);
+    }
     let response = farm
         .list_campaigns(unary(v1::ListCampaignsRequest {}))
         .await

@@ -109,16 +109,89 @@ impl Report for Jobs {
     }
 }
 
+/// Jobs that wait or are under way for one reason.
+#[derive(Debug, Serialize)]
+struct Reason {
+    platform: String,
+    state: &'static str,
+    because: String,
+    jobs: usize,
+    /// The first of them, in the order that they were made.
+    example: String,
+}
+
+#[derive(Debug, Serialize)]
+#[serde(transparent)]
+struct Reasons(Vec<Reason>);
+
+impl Reasons {
+    fn of(jobs: Vec<Job>) -> Self {
+        let mut reasons: Vec<Reason> = Vec::new();
+        for job in jobs {
+            // Jobs of one queue differ by their places alone.
+            let because = match job.because.split_once("go before it") {
+                Some((_, rest)) => format!("others go before it{rest}"),
+                None => job.because,
+            };
+            let because = because
+                .rsplit_once(", about ")
+                .map_or(because.as_str(), |(why, _)| why);
+            let same = reasons.iter_mut().find(|reason| {
+                reason.platform == job.platform
+                    && reason.state == job.state
+                    && reason.because == because
+            });
+            match same {
+                Some(reason) => reason.jobs += 1,
+                None => reasons.push(Reason {
+                    because: because.to_owned(),
+                    platform: job.platform,
+                    state: job.state,
+                    jobs: 1,
+                    example: job.id,
+                }),
+            }
+        }
+        Self(reasons)
+    }
+}
+
+impl Report for Reasons {
+    fn text(&self) -> String {
+        let columns = [
+            Column::Right("jobs"),
+            Column::Left("platform"),
+            Column::Left("state"),
+            Column::Left("because"),
+            Column::Left("such as"),
+        ];
+        let row = |reason: &Reason| {
+            [
+                reason.jobs.to_string(),
+                reason.platform.clone(),
+                reason.state.to_owned(),
+                reason.because.clone(),
+                reason.example.clone(),
+            ]
+        };
+        table(columns, self.0.iter().map(row))
+    }
+}
+
 pub(super) async fn run(session: &Session, output: Output, args: JobsArgs) -> anyhow::Result<()> {
     let request = v1::ListJobsRequest {
         platform: args.platform.unwrap_or_default(),
-        states: args
-            .state
-            .into_iter()
-            .map(|state| v1::JobState::from(state).into())
-            .collect(),
+        states: if args.why {
+            vec![JobState::Queued, JobState::Leased]
+        } else {
+            args.state
+        }
+        .into_iter()
+        .map(|state| v1::JobState::from(state).into())
+        .collect(),
         limit: args.limit,
     };
+    let why = args.why;
     let mut farm = session.operator().await?.farm();
     let mut stream = farm
         .list_jobs(unary(request))
@@ -129,5 +202,46 @@ pub(super) async fn run(session: &Session, output: Output, args: JobsArgs) -> an
     while let Some(message) = stream.message().await.context("list the jobs")? {
         jobs.extend(message.job.map(Job::from));
     }
+    if why {
+        return output.show(&Reasons::of(jobs));
+    }
     output.show(&Jobs(jobs))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_reason_is_told_once() {
+        let job = |because: &str| {
+            Job::from(v1::Job {
+                job_id: "01a20a9e-5aa5-745f-95b6-25656b18c722".to_owned(),
+                platform: "test-cpu".to_owned(),
+                state: v1::JobState::Queued.into(),
+                because: because.to_owned(),
+                ..v1::Job::default()
+            })
+        };
+        let jobs = vec![
+            job("next in line; 1 agent connected, about 3 s"),
+            job("1 job goes before it; 1 agent connected, about 6 s"),
+            job("2 jobs go before it; 1 agent connected, about 9 s"),
+            job("3 jobs go before it; 1 agent connected, about 12 s"),
+        ];
+        let reasons = Reasons::of(jobs);
+        let told: Vec<_> = reasons
+            .0
+            .iter()
+            .map(|reason| (reason.jobs, reason.because.as_str()))
+            .collect();
+        assert_eq!(
+            told,
+            [
+                (1, "next in line; 1 agent connected"),
+                (1, "1 job goes before it; 1 agent connected"),
+                (2, "others go before it; 1 agent connected"),
+            ]
+        );
+    }
 }

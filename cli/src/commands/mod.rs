@@ -1,10 +1,12 @@
 //! The commands. Each asks, and shows what it got.
 
 mod agents;
+mod backup;
 mod campaigns;
 mod export;
 mod fetch;
 mod jobs;
+mod keys;
 mod measure;
 mod networks;
 mod platforms;
@@ -20,7 +22,7 @@ use crate::session::Session;
 
 /// Does what the command line asks.
 pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
-    let session = Session::new(args.coordinator, args.operator_key_file);
+    let session = Session::new(args.coordinator, args.tls, args.operator_key_file);
     let output = match args.format.as_str() {
         "json" => Output::Json,
         "csv" => Output::Csv,
@@ -32,6 +34,7 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
     }
     match args.command {
         Command::Token(command) => token::run(&session, output, command).await,
+        Command::Keys(command) => keys::run(&session, output, command).await,
         Command::Agents(args) => agents::run(&session, output, args).await,
         Command::Platforms => platforms::run(&session, output).await,
         Command::Campaigns(args) => campaigns::run(&session, output, args).await,
@@ -42,6 +45,7 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
         Command::Measure(args) => measure::run(&session, output, args).await,
         Command::Networks(args) => networks::run(output, &args),
         Command::Export(args) => export::run(&session, args).await,
+        Command::Backup { output } => backup::run(&session, &output).await,
         Command::Demo(args) => demo::run(output, args).await,
     }
 }

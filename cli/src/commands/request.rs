@@ -12,7 +12,6 @@ use wattfarm_proto::v1;
 use super::campaigns::{self, Campaign};
 use crate::args::RequestArgs;
 use crate::output::Output;
-use crate::quantity::Budget;
 use crate::session::Session;
 
 pub(super) async fn run(
@@ -44,7 +43,6 @@ pub(super) async fn run(
 }
 
 fn campaign(id: Uuid, args: RequestArgs) -> anyhow::Result<v1::CampaignRequest> {
-    use v1::campaign_request::budget::Budget as Wire;
     let mut excluded = BTreeSet::new();
     for name in &args.exclude {
         excluded.extend(
@@ -53,10 +51,6 @@ fn campaign(id: Uuid, args: RequestArgs) -> anyhow::Result<v1::CampaignRequest> 
                 .map(|(_, layer)| layer.hash().to_string()),
         );
     }
-    let budget = match args.budget {
-        Budget::Jobs(jobs) => Wire::Jobs(jobs),
-        Budget::Time(time) => Wire::Seconds(time.seconds as f64),
-    };
     Ok(v1::CampaignRequest {
         campaign_id: id.to_string(),
         platform: args.platform,
@@ -68,9 +62,9 @@ fn campaign(id: Uuid, args: RequestArgs) -> anyhow::Result<v1::CampaignRequest> 
             .collect(),
         dtype: dtype_to_wire(args.dtype),
         target_error: args.target_error,
-        budget: Some(v1::campaign_request::Budget {
-            budget: Some(budget),
-        }),
+        budget: Some(args.budget.into()),
         excluded_layers: excluded.into_iter().collect(),
+        weight: args.weight,
+        urgent: args.urgent,
     })
 }

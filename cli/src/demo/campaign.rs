@@ -46,6 +46,7 @@ pub(super) async fn measure(
             budget: Some(budget),
         }),
         excluded_layers: excluded.map(Hash::to_string).collect(),
+        ..v1::CampaignRequest::default()
     };
     let mut models = farm.connection.models();
     let request = v1::RequestModelsRequest {

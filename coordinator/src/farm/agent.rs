@@ -33,6 +33,13 @@ pub struct Agent {
     pub name: String,
     /// What it is recognised by.
     pub credential: SecretHash,
+    /// What it is going to be recognised by: until it is used for the first time, either will do, since the agent may not
+    /// have heard that it was taken.
+    #[serde(default)]
+    pub next_credential: Option<SecretHash>,
+    /// Whether an operator took its rights.
+    #[serde(default)]
+    pub revoked: bool,
     /// The platform it measures for.
     pub platform: Hash,
     /// Whether it gets no more jobs.
@@ -48,6 +55,13 @@ pub struct Agent {
 }
 
 impl Agent {
+    /// What it may be recognised by.
+    pub fn credentials(&self) -> impl Iterator<Item = SecretHash> {
+        [Some(self.credential), self.next_credential]
+            .into_iter()
+            .flatten()
+    }
+
     /// Whether it called lately.
     pub fn is_connected(&self, now: Timestamp) -> bool {
         self.seen_at
@@ -134,6 +148,10 @@ impl Event for Enroll {
     type Reply = Result<Enrolled, Refusal>;
 
     fn apply(self, farm: &mut Farm, now: Timestamp) -> Self::Reply {
+        let owner = farm.credentials.get(&self.credential);
+        if let Some(revoked) = owner.filter(|id| farm.agents[id].revoked) {
+            return Err(Refusal::AgentRevoked(*revoked));
+        }
         let token = farm
             .tokens
             .get(&self.token)
@@ -169,6 +187,8 @@ impl Event for Enroll {
                 id,
                 name: self.name,
                 credential: self.credential,
+                next_credential: None,
+                revoked: false,
                 platform,
                 draining: false,
                 enrolled_at: now,
@@ -220,6 +240,62 @@ impl Event for DrainAgent {
     }
 }
 
+/// Takes an agent's rights: its credential opens nothing any more, and its jobs go back to the queue.
+#[derive(Debug)]
+pub struct RevokeAgent(pub AgentId);
+
+impl Event for RevokeAgent {
+    type Reply = Result<AgentStatus, Refusal>;
+
+    fn apply(self, farm: &mut Farm, now: Timestamp) -> Self::Reply {
+        let agent = farm
+            .agents
+            .get(&self.0)
+            .ok_or(Refusal::AgentUnknown(self.0))?;
+        if !agent.revoked {
+            let revoked = Agent {
+                revoked: true,
+                ..agent.clone()
+            };
+            farm.take_back_leases(now, self.0, &[]);
+            farm.put_agent(revoked);
+        }
+        Ok(farm.agent_status(&farm.agents[&self.0], now))
+    }
+}
+
+/// Gives an agent another credential, of its own drawing.
+#[derive(Debug)]
+pub struct RotateCredential {
+    /// The one that it has.
+    pub credential: SecretHash,
+    /// The one that it wants.
+    pub next: SecretHash,
+}
+
+impl Event for RotateCredential {
+    type Reply = Result<(), Refusal>;
+
+    fn apply(self, farm: &mut Farm, now: Timestamp) -> Self::Reply {
+        let id = farm.authenticate(&self.credential, now)?;
+        match farm.credentials.get(&self.next) {
+            // The same call again, or one that comes with the new credential already.
+            Some(&owner) if owner == id => return Ok(()),
+            Some(_) => return Err(Refusal::CredentialTaken),
+            None => (),
+        }
+        let agent = farm.agents[&id].clone();
+        if let Some(unused) = agent.next_credential {
+            farm.credentials.remove(&unused);
+        }
+        farm.put_agent(Agent {
+            next_credential: Some(self.next),
+            ..agent
+        });
+        Ok(())
+    }
+}
+
 /// Asks for every agent.
 #[derive(Debug)]
 pub struct ListAgents;
@@ -252,16 +328,31 @@ impl Farm {
             .agents
             .get_mut(&id)
             .expect("every credential belongs to an agent");
-        if !agent.credential.matches(credential) {
+        if !agent.credentials().any(|own| own.matches(credential)) {
             return Err(Refusal::CredentialUnknown);
         }
+        if agent.revoked {
+            return Err(Refusal::AgentRevoked(id));
+        }
         agent.seen_at = Some(now);
+        if agent
+            .next_credential
+            .is_some_and(|next| next.matches(credential))
+        {
+            // The agent has the new one: the old one is worth nothing from here on.
+            let old = std::mem::replace(&mut agent.credential, *credential);
+            agent.next_credential = None;
+            let agent = agent.clone();
+            self.credentials.remove(&old);
+            self.put_agent(agent);
+        }
         Ok(id)
     }
 
     pub(super) fn put_agent(&mut self, agent: Agent) {
         self.changes.push(Change::Agent(agent.clone()));
-        self.credentials.insert(agent.credential, agent.id);
+        let credentials = agent.credentials().map(|credential| (credential, agent.id));
+        self.credentials.extend(credentials);
         self.agents.insert(agent.id, agent);
     }
 

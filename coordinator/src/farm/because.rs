@@ -10,11 +10,38 @@ use super::job::{Job, State};
 use super::jobs::Tally;
 use super::{Farm, Timestamp};
 
+/// What those who wait on a platform can expect: the same for all of them, so it is looked at once for a list.
+#[derive(Debug)]
+pub(super) enum Outlook {
+    /// Nobody works, and why.
+    Nobody(String),
+    /// So many agents work; what a job takes them on the mean, once they have done some.
+    Works { agents: u64, mean_ms: Option<u64> },
+}
+
+impl Outlook {
+    /// How long until a job with so many ahead of it is answered, about.
+    fn wait(&self, ahead: usize) -> Option<Duration> {
+        match self {
+            Self::Nobody(_) => None,
+            Self::Works { agents, mean_ms } => mean_ms.map(|mean_ms| {
+                Duration::from_millis(mean_ms.saturating_mul(ahead as u64 + 1) / agents)
+            }),
+        }
+    }
+}
+
 impl Farm {
     /// Why a job waits and about how long, or why it ended as it did. `ahead` counts the jobs that go before it.
-    pub(super) fn job_because(&self, job: &Job, ahead: Option<usize>, now: Timestamp) -> String {
+    pub(super) fn job_because(
+        &self,
+        job: &Job,
+        ahead: Option<usize>,
+        outlook: &Outlook,
+        now: Timestamp,
+    ) -> String {
         match &job.state {
-            State::Queued => self.queued_because(&job.task.platform, ahead.unwrap_or(0), now),
+            State::Queued => self.queued_because(job, ahead.unwrap_or(0), outlook),
             State::Leased { agent, since, .. } => {
                 let name = self
                     .agents
@@ -41,6 +68,9 @@ impl Farm {
         if let Some(because) = self.nobody_works(&campaign.platform, now) {
             return because;
         }
+        if campaign.paused {
+            return "it is paused".to_owned();
+        }
         match tally.outstanding {
             0 if tally.spent() == 0 && tally.samples.is_empty() => {
                 "the trainer has proposed no layers yet".to_owned()
@@ -50,36 +80,48 @@ impl Farm {
         }
     }
 
-    fn queued_because(&self, platform: &Hash, ahead: usize, now: Timestamp) -> String {
-        if let Some(because) = self.nobody_works(platform, now) {
-            return because;
+    fn queued_because(&self, job: &Job, ahead: usize, outlook: &Outlook) -> String {
+        let agents = match outlook {
+            Outlook::Nobody(because) => return because.clone(),
+            Outlook::Works { agents, .. } => *agents,
+        };
+        let paused = |campaign| {
+            let campaign = self.campaigns.get(&campaign);
+            campaign.is_some_and(|campaign| campaign.paused)
+        };
+        let mut campaigns = job.waiting_campaigns().peekable();
+        if !job.urgent && campaigns.peek().is_some() && campaigns.all(paused) {
+            return "its campaign is paused".to_owned();
         }
-        let working: Vec<&Agent> = self
-            .agents_of(platform)
-            .filter(|agent| works(agent, now))
-            .collect();
-        let agents = working.len();
         let queue = match ahead {
             0 => "next in line".to_owned(),
             1 => "1 job goes before it".to_owned(),
             _ => format!("{ahead} jobs go before it"),
         };
         let plural = if agents == 1 { "" } else { "s" };
-        let means: Vec<u64> = working
-            .iter()
-            .map(|agent| agent.job_ms_mean)
-            .filter(|&ms| ms > 0)
-            .collect();
-        if means.is_empty() {
-            return format!("{queue}; {agents} agent{plural} connected");
+        let queue = format!("{queue}; {agents} agent{plural} connected");
+        match outlook.wait(ahead) {
+            Some(wait) => format!("{queue}, about {}", roughly(wait)),
+            None => queue,
         }
-        let sum = means.iter().copied().fold(0, u64::saturating_add);
-        let mean = sum / means.len() as u64;
-        let wait = mean.saturating_mul(ahead as u64 + 1) / agents as u64;
-        format!(
-            "{queue}; {agents} agent{plural} connected, about {}",
-            roughly(Duration::from_millis(wait))
-        )
+    }
+
+    /// What those who wait on a platform can expect.
+    pub(super) fn outlook(&self, platform: &Hash, now: Timestamp) -> Outlook {
+        if let Some(because) = self.nobody_works(platform, now) {
+            return Outlook::Nobody(because);
+        }
+        let working = self.agents_of(platform).filter(|agent| works(agent, now));
+        let (mut agents, mut known, mut sum) = (0, 0, 0_u64);
+        for agent in working {
+            agents += 1;
+            known += u64::from(agent.job_ms_mean > 0);
+            sum = sum.saturating_add(agent.job_ms_mean);
+        }
+        Outlook::Works {
+            agents,
+            mean_ms: sum.checked_div(known),
+        }
     }
 
     /// Why nobody works for a platform; `None` if somebody does.
@@ -106,7 +148,7 @@ impl Farm {
 }
 
 fn works(agent: &Agent, now: Timestamp) -> bool {
-    agent.is_connected(now) && !agent.draining
+    agent.is_connected(now) && !agent.draining && !agent.revoked
 }
 
 /// A duration as people say it.

@@ -3,6 +3,7 @@
 use std::cmp::Reverse;
 
 use serde::{Deserialize, Serialize};
+use uuid::Uuid;
 use wattfarm_cost::id::{CampaignId, JobId};
 use wattfarm_cost::model::{ModelKey, Target};
 use wattfarm_cost::{Dtype, Hash, Kind, Model};
@@ -31,6 +32,38 @@ pub struct Request {
     pub budget: Budget,
     /// Layers that shall not be sampled, in order and each once.
     pub excluded: Vec<Hash>,
+    /// Its share of the platform beside others'.
+    #[serde(default)]
+    pub weight: Weight,
+    /// Whether it goes before campaigns that are not urgent.
+    #[serde(default)]
+    pub urgent: bool,
+}
+
+/// A share, relative to others'.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Weight(u32);
+
+impl Weight {
+    /// The largest.
+    pub const MAX: u32 = 100;
+
+    /// A weight of 1 to [`Self::MAX`].
+    pub fn new(weight: u32) -> Option<Self> {
+        (1..=Self::MAX).contains(&weight).then_some(Self(weight))
+    }
+
+    /// The number.
+    pub fn get(self) -> u32 {
+        self.0
+    }
+}
+
+impl Default for Weight {
+    fn default() -> Self {
+        Self(1)
+    }
 }
 
 /// What a campaign may cost.
@@ -57,9 +90,28 @@ pub struct Campaign {
     pub created_at: Timestamp,
     /// How it ended, if it has.
     pub end: Option<(End, Timestamp)>,
-    /// The lease by which it was served last: whose turn it is, forgotten by a restart.
-    #[serde(skip)]
-    pub(super) served: u64,
+    /// The budget that it was given since, in place of the request's.
+    #[serde(default)]
+    pub extended: Option<Budget>,
+    /// Whose it is: users share a platform, however many campaigns each has.
+    #[serde(default)]
+    pub owner: Owner,
+    /// Whether its jobs wait until it goes on.
+    #[serde(default)]
+    pub paused: bool,
+}
+
+/// Whose something is.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Owner {
+    /// Whoever came without a key.
+    #[default]
+    Anonymous,
+    /// The holder of the operator's key.
+    Operator,
+    /// The holder of the key of this id.
+    Key(Uuid),
 }
 
 /// How a campaign ends.
@@ -139,15 +191,24 @@ impl Campaign {
                 target_error: self.request.target_error,
                 budget: self.request.budget,
                 excluded: Vec::new(),
+                weight: self.request.weight,
+                urgent: self.request.urgent,
             },
             created_at: self.created_at,
             end: self.end,
-            served: self.served,
+            extended: self.extended,
+            owner: self.owner,
+            paused: self.paused,
         }
     }
 
+    /// What it may cost, by now.
+    pub fn budget(&self) -> Budget {
+        self.extended.unwrap_or(self.request.budget)
+    }
+
     fn is_spent(&self, tally: &Tally) -> bool {
-        match self.request.budget {
+        match self.budget() {
             Budget::Jobs(jobs) => tally.spent() >= jobs,
             Budget::Seconds(seconds) => tally.measured_ms as f64 >= seconds * 1000.0,
         }
@@ -163,6 +224,8 @@ pub struct RequestModels {
     pub platform: String,
     /// What the user wants.
     pub request: Request,
+    /// Who asks.
+    pub owner: Owner,
 }
 
 impl Event for RequestModels {
@@ -186,14 +249,18 @@ impl Event for RequestModels {
         if live >= CAMPAIGNS_MAX {
             return Err(Refusal::CampaignsFull(live));
         }
-        let Self { id, request, .. } = self;
+        let Self {
+            id, request, owner, ..
+        } = self;
         farm.put_campaign(Campaign {
             id,
             platform,
             request,
             created_at: now,
             end: None,
-            served: 0,
+            extended: None,
+            owner,
+            paused: false,
         });
         farm.campaign_status(id, now)
     }
@@ -211,6 +278,75 @@ impl Event for CancelCampaign {
             farm.end_campaign(now, self.0, End::Cancelled);
         }
         farm.campaign_status(self.0, now)
+    }
+}
+
+/// Has a campaign's jobs wait, or lets them go on.
+#[derive(Debug)]
+pub struct PauseCampaign {
+    /// The campaign.
+    pub id: CampaignId,
+    /// Whether its jobs wait.
+    pub paused: bool,
+}
+
+impl Event for PauseCampaign {
+    type Reply = Result<CampaignStatus, Refusal>;
+
+    fn apply(self, farm: &mut Farm, now: Timestamp) -> Self::Reply {
+        let campaign = farm.live_campaign(self.id)?;
+        if campaign.paused != self.paused {
+            let campaign = Campaign {
+                paused: self.paused,
+                ..campaign.clone()
+            };
+            farm.put_campaign(campaign);
+        }
+        farm.campaign_status(self.id, now)
+    }
+}
+
+/// Sets a campaign's budget anew. One that was exhausted or converged goes on.
+#[derive(Debug)]
+pub struct ExtendCampaign {
+    /// The campaign.
+    pub id: CampaignId,
+    /// In the unit that it has, and no less than it has.
+    pub budget: Budget,
+}
+
+impl Event for ExtendCampaign {
+    type Reply = Result<CampaignStatus, Refusal>;
+
+    fn apply(self, farm: &mut Farm, now: Timestamp) -> Self::Reply {
+        let campaign = farm
+            .campaigns
+            .get(&self.id)
+            .ok_or(Refusal::CampaignUnknown(self.id))?;
+        let grows = match (campaign.budget(), self.budget) {
+            (Budget::Jobs(before), Budget::Jobs(jobs)) => before <= jobs,
+            (Budget::Seconds(before), Budget::Seconds(seconds)) => before <= seconds,
+            (Budget::Jobs(_), Budget::Seconds(_)) | (Budget::Seconds(_), Budget::Jobs(_)) => false,
+        };
+        if !grows {
+            return Err(Refusal::BudgetSmaller(self.id));
+        }
+        let extended = Campaign {
+            extended: Some(self.budget),
+            end: None,
+            ..campaign.clone()
+        };
+        let end = campaign.end.map(|(end, _)| end);
+        if end == Some(End::Cancelled) {
+            return Err(Refusal::CampaignEnded(self.id));
+        }
+        if extended.is_spent(&farm.jobs.tally(self.id)) {
+            return Err(Refusal::BudgetSmaller(self.id));
+        }
+        if campaign.budget() != self.budget || end.is_some() {
+            farm.put_campaign(extended);
+        }
+        farm.campaign_status(self.id, now)
     }
 }
 
@@ -253,6 +389,18 @@ impl Event for ListCampaigns {
 }
 
 impl Farm {
+    /// A campaign that has not ended.
+    pub(super) fn live_campaign(&self, id: CampaignId) -> Result<&Campaign, Refusal> {
+        let campaign = self
+            .campaigns
+            .get(&id)
+            .ok_or(Refusal::CampaignUnknown(id))?;
+        match campaign.end {
+            Some(_) => Err(Refusal::CampaignEnded(id)),
+            None => Ok(campaign),
+        }
+    }
+
     fn campaign_status(&self, id: CampaignId, now: Timestamp) -> Result<CampaignStatus, Refusal> {
         let campaign = self
             .campaigns

@@ -10,21 +10,26 @@ use wattfarm_cost::measurement::Reading;
 use super::agent::{Agent, Token};
 use super::campaign::Campaign;
 use super::job::{Job, Task};
+use super::key::Key;
 use super::platform::PlatformEntry;
 use super::secret::SecretHash;
 use super::time::Timestamp;
 
-/// One durable change. Changes of one event belong together: all are stored or none.
-#[derive(Debug, Clone, PartialEq)]
+/// One durable change. Changes of one event belong together: all are stored or none. Each says all of its record, so that
+/// taking one twice does no harm.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Change {
     /// A token was made or used.
     Token(SecretHash, Token),
+    /// A user's key was made or taken back.
+    Key(SecretHash, Key),
     /// An agent enrolled or changed.
     Agent(Agent),
     /// A platform was seen for the first time.
     Platform(PlatformEntry),
     /// What a new job asks for.
-    Task(JobId, Arc<Task>),
+    Task(JobId, #[serde(with = "shared")] Arc<Task>),
     /// How a job stands.
     Job(Job),
     /// A job that nobody was given is wanted no more.
@@ -35,6 +40,24 @@ pub enum Change {
     Campaign(Campaign),
     /// A model was published.
     Model(Model),
+}
+
+/// A task in a dump, where nothing is shared.
+mod shared {
+    use super::{Arc, Deserialize, Serialize, Task};
+
+    pub(super) fn serialize<S: serde::Serializer>(
+        task: &Arc<Task>,
+        to: S,
+    ) -> Result<S::Ok, S::Error> {
+        (**task).serialize(to)
+    }
+
+    pub(super) fn deserialize<'de, D: serde::Deserializer<'de>>(
+        from: D,
+    ) -> Result<Arc<Task>, D::Error> {
+        Task::deserialize(from).map(Arc::new)
+    }
 }
 
 /// A measurement as the farm books it: without what its job already says.
@@ -60,6 +83,8 @@ pub struct Entry {
 pub struct Records {
     /// Every token.
     pub tokens: Vec<(SecretHash, Token)>,
+    /// Every user's key.
+    pub keys: Vec<(SecretHash, Key)>,
     /// Every agent.
     pub agents: Vec<Agent>,
     /// Every platform.

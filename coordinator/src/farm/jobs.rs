@@ -40,8 +40,17 @@ struct Index {
 /// When leases end. Not on disk: after a restart each gets a full term anew, since its agent could not renew it.
 #[derive(Debug, Default, PartialEq)]
 struct Terms {
-    ends: BTreeMap<LeaseNumber, (Timestamp, JobId)>,
+    ends: BTreeMap<LeaseNumber, Term>,
     by_end: BTreeSet<(Timestamp, LeaseNumber)>,
+}
+
+/// The term of a lease.
+#[derive(Debug, Clone, Copy, PartialEq)]
+struct Term {
+    job: JobId,
+    end: Timestamp,
+    /// Until when it may be renewed.
+    progress_end: Timestamp,
 }
 
 /// What a campaign has from its jobs.
@@ -196,11 +205,40 @@ impl Jobs {
         changes.push(Change::JobGone(id));
     }
 
-    /// Gives a live lease a term until `end`.
-    pub(super) fn set_term(&mut self, lease: LeaseNumber, job: JobId, end: Timestamp) {
+    /// Gives a live lease a term until `end`, which can be renewed until `progress_end`.
+    pub(super) fn begin_term(
+        &mut self,
+        lease: LeaseNumber,
+        job: JobId,
+        end: Timestamp,
+        progress_end: Timestamp,
+    ) {
         self.terms.end(lease);
-        self.terms.ends.insert(lease, (end, job));
+        let end = end.min(progress_end);
+        let term = Term {
+            job,
+            end,
+            progress_end,
+        };
+        self.terms.ends.insert(lease, term);
         self.terms.by_end.insert((end, lease));
+    }
+
+    /// Has a live lease last until `end`, if it may.
+    pub(super) fn renew(&mut self, lease: LeaseNumber, job: JobId, end: Timestamp) {
+        let progress_end = self
+            .terms
+            .ends
+            .get(&lease)
+            .map_or(end, |term| term.progress_end);
+        self.begin_term(lease, job, end, progress_end);
+    }
+
+    /// Whether the lease of a job has ended because it could not be renewed any more.
+    pub(super) fn is_stuck(&self, job: JobId, now: Timestamp) -> bool {
+        let lease = self.jobs.get(&job).and_then(live_lease);
+        let term = lease.and_then(|lease| self.terms.ends.get(&lease));
+        term.is_some_and(|term| term.progress_end <= now)
     }
 
     /// When the next lease ends.
@@ -211,7 +249,7 @@ impl Jobs {
     /// A job whose lease has ended by `now`.
     pub(super) fn overdue(&self, now: Timestamp) -> Option<JobId> {
         let &(end, lease) = self.terms.by_end.first()?;
-        (end <= now).then(|| self.terms.ends[&lease].1)
+        (end <= now).then(|| self.terms.ends[&lease].job)
     }
 
     /// Every live lease.
@@ -222,7 +260,52 @@ impl Jobs {
             .collect()
     }
 
-    /// Says what is wrong, if anything: for tests, after every step.
+    /// Says what is wrong with what follows from one job, if anything: cheap enough for every step.
+    pub(super) fn check_job(&self, id: JobId) -> Result<(), String> {
+        let wrong = |what: &str| Err(format!("{what}: {id}, {:?}", self.jobs.get(&id)));
+        let Some(job) = self.jobs.get(&id) else {
+            let left = self.tasks.contains_key(&id);
+            return if left {
+                wrong("a task without a job")
+            } else {
+                Ok(())
+            };
+        };
+        if self.index.by_task.get(&job.task) != Some(&id) {
+            return wrong("the job is not its task's");
+        }
+        let queue = self.index.queues.get(&job.task.platform);
+        if queue.is_some_and(|queue| queue.holds(job)) != (job.state == State::Queued) {
+            return wrong("the queue holds what it should not, or lacks what it should hold");
+        }
+        if self.tasks.contains_key(&id) != job.state.is_open() {
+            return wrong("the task is in memory though the job is over, or missing");
+        }
+        if job.state == State::Queued && !job.is_wanted() {
+            return wrong("nobody wants it");
+        }
+        if let State::Leased { agent, lease, .. } = &job.state {
+            let held = self
+                .index
+                .leases
+                .get(agent)
+                .and_then(|leases| leases.get(lease));
+            let term = self.terms.ends.get(lease);
+            let timed = term.is_some_and(|term| {
+                term.job == id && self.terms.by_end.contains(&(term.end, *lease))
+            });
+            if held != Some(&id) || !timed {
+                return wrong("the lease is not its agent's, or has no term");
+            }
+        }
+        let mut fences = job.grants.windows(2);
+        if !fences.all(|pair| pair[0].lease < pair[1].lease) {
+            return wrong("its lease numbers do not grow");
+        }
+        Ok(())
+    }
+
+    /// Says what is wrong, if anything: for tests, since it looks at every job.
     pub(super) fn check(&self) -> Result<(), String> {
         let mut index = Index::default();
         self.jobs.values().for_each(|job| index.insert(job));
@@ -246,13 +329,13 @@ impl Jobs {
             .terms
             .ends
             .iter()
-            .map(|(&lease, &(_, job))| (lease, job))
+            .map(|(&lease, term)| (lease, term.job))
             .collect();
         let by_end: BTreeSet<_> = self
             .terms
             .ends
             .iter()
-            .map(|(&lease, &(end, _))| (end, lease))
+            .map(|(&lease, term)| (term.end, lease))
             .collect();
         if live != timed || by_end != self.terms.by_end {
             return Err(format!("live leases {live:?} have terms {timed:?}"));
@@ -267,8 +350,8 @@ impl Jobs {
 
 impl Terms {
     fn end(&mut self, lease: LeaseNumber) {
-        if let Some((end, _)) = self.ends.remove(&lease) {
-            self.by_end.remove(&(end, lease));
+        if let Some(term) = self.ends.remove(&lease) {
+            self.by_end.remove(&(term.end, lease));
         }
     }
 }

@@ -7,10 +7,15 @@ use wattfarm_cost::id::{AgentId, JobId, LeaseNumber};
 use wattfarm_cost::{Hash, Subject};
 
 use super::job::{Grant, Job, State, Task};
-use super::{Event, Farm, Refusal, SecretHash, Timestamp};
+use super::{Event, FAILURES_MAX, Farm, Refusal, SecretHash, Timestamp};
 
 /// How long a lease lasts unless it is renewed.
 pub const LEASE_TTL: Duration = Duration::from_secs(25);
+
+/// How long an agent may hold a job, renewing, before it is taken to be stuck: at the least, and so many times what its jobs
+/// take it on the mean, for each job that it holds.
+pub const PROGRESS_MIN: Duration = Duration::from_secs(15 * 60);
+const PROGRESS_MEANS: u32 = 20;
 
 /// The most leases that one agent may hold.
 const LEASES_PER_AGENT_MAX: usize = 128;
@@ -110,7 +115,7 @@ impl Event for RenewLeases {
         for lease in self.leases {
             let job = farm.jobs.leases_of(id).find(|&(own, _)| own == lease);
             match job {
-                Some((_, job)) => farm.jobs.set_term(lease, job, now.plus(LEASE_TTL)),
+                Some((_, job)) => farm.jobs.renew(lease, job, now.plus(LEASE_TTL)),
                 None => lost.push(lease),
             }
         }
@@ -129,9 +134,28 @@ impl Event for Tick {
 }
 
 impl Farm {
+    /// Gives every live lease a full term anew, and as long as ever to make progress.
+    pub(super) fn renew_all(&mut self, now: Timestamp) {
+        for (lease, job) in self.jobs.live_leases() {
+            let agent = self
+                .jobs
+                .get(job)
+                .and_then(|job| job.grants.last())
+                .map(|grant| grant.agent);
+            let Some(agent) = agent else { continue };
+            let progress_end = self.progress_end(now, agent);
+            self.jobs
+                .begin_term(lease, job, now.plus(LEASE_TTL), progress_end);
+        }
+    }
+
     /// Ends the leases whose term is over.
     pub(super) fn expire(&mut self, now: Timestamp) {
         while let Some(id) = self.jobs.overdue(now) {
+            if self.jobs.is_stuck(id, now) {
+                self.take_from_stuck(now, id);
+                continue;
+            }
             let expiries = self.jobs.get(id).map_or(0, |job| job.expiries) + 1;
             if expiries < EXPIRIES_MAX {
                 self.jobs
@@ -144,6 +168,31 @@ impl Farm {
                 });
             }
         }
+    }
+
+    /// Takes a job from an agent that lives and renews, and has held it for much longer than jobs take it. That counts as a
+    /// failure: perhaps the job is what agents get stuck on. What is reported all the same is taken.
+    fn take_from_stuck(&mut self, now: Timestamp, id: JobId) {
+        let failures = self.jobs.get(id).map_or(0, |job| job.failures) + 1;
+        if failures < FAILURES_MAX {
+            self.jobs
+                .alter(id, &mut self.changes, |job| job.failures = failures);
+            self.requeue(now, id);
+        } else {
+            let because =
+                format!("failed {failures} times, at last: an agent held it and brought no result");
+            self.answer(now, id, State::Parked { because }, |job| {
+                job.failures = failures
+            });
+        }
+    }
+
+    /// Until when an agent may hold a job that it gets now.
+    fn progress_end(&self, now: Timestamp, agent: AgentId) -> Timestamp {
+        let mean = self.agents.get(&agent).map_or(0, |agent| agent.job_ms_mean);
+        let held = self.jobs.leases_of(agent).count() as u32 + 1;
+        let expected = Duration::from_millis(mean).saturating_mul(PROGRESS_MEANS * held);
+        now.plus(expected.max(PROGRESS_MIN))
     }
 
     /// Puts an agent's leases other than `held` back into the queue, as if they had never been.
@@ -198,16 +247,15 @@ impl Farm {
         });
     }
 
-    /// The next job to give out on a platform. Whoever's turn it was goes to the end of the line.
+    /// The next job to give out on a platform.
     fn next_job(&mut self, platform: &Hash) -> Option<JobId> {
         let turn_of = |campaign| {
-            self.campaigns
-                .get(&campaign)
-                .map_or(0, |campaign| campaign.served)
+            let campaign = self.campaigns.get(&campaign)?;
+            (!campaign.paused).then(|| self.turns.order(campaign))
         };
         let (job, turn) = self.jobs.queue(platform)?.next(turn_of)?;
-        if let Some(campaign) = turn.and_then(|campaign| self.campaigns.get_mut(&campaign)) {
-            campaign.served = self.lease.0 + 1;
+        if let Some(campaign) = turn.and_then(|campaign| self.campaigns.get(&campaign)) {
+            self.turns.serve(campaign);
         }
         Some(job)
     }
@@ -215,6 +263,7 @@ impl Farm {
     fn grant(&mut self, now: Timestamp, agent: AgentId, id: JobId) -> Lease {
         self.lease.0 += 1;
         let lease = self.lease;
+        let progress_end = self.progress_end(now, agent);
         self.jobs.alter(id, &mut self.changes, |job| {
             job.state = State::Leased {
                 agent,
@@ -227,7 +276,8 @@ impl Farm {
                 report: None,
             });
         });
-        self.jobs.set_term(lease, id, now.plus(LEASE_TTL));
+        self.jobs
+            .begin_term(lease, id, now.plus(LEASE_TTL), progress_end);
         Lease {
             number: lease,
             job: id,

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use wattfarm_cost::Hash;
 use wattfarm_cost::id::JobId;
 
+use super::because::Outlook;
 use super::job::{Job, State};
 use super::{Event, Farm, Refusal, Timestamp};
 
@@ -70,24 +71,19 @@ impl Event for ListJobs {
             platform.is_none_or(|platform| platform == job.task.platform)
                 && (self.states.is_empty() || self.states.contains(&job.state.name()))
         };
-        let mut positions: BTreeMap<Hash, BTreeMap<JobId, usize>> = BTreeMap::new();
+        // What is the same for all of a platform is looked at once.
+        let mut platforms: BTreeMap<Hash, (BTreeMap<JobId, usize>, Outlook)> = BTreeMap::new();
         let jobs = farm.jobs.iter().filter(wanted).take(self.limit).map(|job| {
             let at = job.task.platform;
-            let queue = || {
-                farm.jobs
-                    .queue(&at)
-                    .map(|queue| queue.positions())
-                    .unwrap_or_default()
-            };
-            let ahead = positions
-                .entry(at)
-                .or_insert_with(queue)
-                .get(&job.id)
-                .copied();
+            let (positions, outlook) = platforms.entry(at).or_insert_with(|| {
+                let queue = farm.jobs.queue(&at).map(|queue| queue.positions());
+                (queue.unwrap_or_default(), farm.outlook(&at, now))
+            });
+            let ahead = positions.get(&job.id).copied();
             JobStatus {
                 job: job.clone(),
                 slug: farm.slug(&at),
-                because: farm.job_because(job, ahead, now),
+                because: farm.job_because(job, ahead, outlook, now),
             }
         });
         Ok(jobs.collect())

@@ -11,6 +11,7 @@ mod campaign;
 mod change;
 mod job;
 mod jobs;
+mod key;
 mod lease;
 mod list;
 mod model;
@@ -22,6 +23,7 @@ mod refusal;
 mod report;
 mod secret;
 mod time;
+mod turns;
 
 use std::collections::BTreeMap;
 
@@ -29,15 +31,21 @@ use wattfarm_cost::id::{AgentId, CampaignId, LeaseNumber};
 use wattfarm_cost::model::ModelKey;
 use wattfarm_cost::{Hash, Model};
 
-pub use agent::{Agent, AgentStatus, CreateToken, DrainAgent, Enroll, Enrolled, ListAgents, Token};
+pub use agent::{
+    Agent, AgentStatus, CreateToken, DrainAgent, Enroll, Enrolled, ListAgents, RevokeAgent,
+    RotateCredential, Token,
+};
 pub use campaign::{
-    Budget, Campaign, CampaignStatus, CancelCampaign, End, GetCampaign, KindStatus, ListCampaigns,
-    Phase, Request, RequestModels,
+    Budget, Campaign, CampaignStatus, CancelCampaign, End, ExtendCampaign, GetCampaign, KindStatus,
+    ListCampaigns, Owner, PauseCampaign, Phase, Request, RequestModels, Weight,
 };
 pub use change::{Change, Entry, Records};
 pub use job::{Grant, Job, Reported, Share, State, Task, TaskKey};
 pub use jobs::Tally;
-pub use lease::{EXPIRIES_MAX, LEASE_TTL, Lease, LeaseJobs, Leased, RenewLeases, SILENT_MAX, Tick};
+pub use key::{CreateKey, FindKey, Key, ListKeys, RevokeKey, Role};
+pub use lease::{
+    EXPIRIES_MAX, LEASE_TTL, Lease, LeaseJobs, Leased, PROGRESS_MIN, RenewLeases, SILENT_MAX, Tick,
+};
 pub use list::{JobStatus, ListJobs, StateName};
 pub use model::{GetModels, PublishModels};
 pub use order::{Follow, Followed, Order, REPLICAS_ADDED_MAX, URGENT_MAX};
@@ -51,6 +59,7 @@ pub use secret::SecretHash;
 pub use time::Timestamp;
 
 use jobs::Jobs;
+use turns::Turns;
 
 /// Something that happens to the farm, or is asked of it.
 pub trait Event: Send + 'static {
@@ -65,10 +74,12 @@ pub trait Event: Send + 'static {
 #[derive(Debug)]
 pub struct Farm {
     tokens: BTreeMap<SecretHash, Token>,
+    keys: BTreeMap<SecretHash, Key>,
     agents: BTreeMap<AgentId, Agent>,
     credentials: BTreeMap<SecretHash, AgentId>,
     platforms: BTreeMap<Hash, PlatformEntry>,
     jobs: Jobs,
+    turns: Turns,
     campaigns: BTreeMap<CampaignId, Campaign>,
     models: BTreeMap<ModelKey, Model>,
     /// The last lease given.
@@ -89,15 +100,13 @@ impl Farm {
             let task = tasks.remove(&job.id);
             jobs.restore(job, task);
         }
-        for (lease, job) in jobs.live_leases() {
-            jobs.set_term(lease, job, now.plus(LEASE_TTL));
-        }
-        Self {
+        let mut farm = Self {
             tokens: records.tokens.into_iter().collect(),
+            keys: records.keys.into_iter().collect(),
             credentials: records
                 .agents
                 .iter()
-                .map(|agent| (agent.credential, agent.id))
+                .flat_map(|agent| agent.credentials().map(|credential| (credential, agent.id)))
                 .collect(),
             agents: records
                 .agents
@@ -109,6 +118,7 @@ impl Farm {
                 .into_iter()
                 .map(|entry| (entry.hash, entry))
                 .collect(),
+            turns: Turns::default(),
             lease: jobs.last_lease(),
             jobs,
             campaigns: records
@@ -123,7 +133,9 @@ impl Farm {
                 .collect(),
             sequence: records.sequence,
             changes: Vec::new(),
-        }
+        };
+        farm.renew_all(now);
+        farm
     }
 
     /// Takes one event. The changes are to be stored, in order and together, before the reply is given.
@@ -138,7 +150,40 @@ impl Farm {
         self.jobs.next_end()
     }
 
-    /// Says what is wrong, if anything. Looks at every job, so it is for tests, after every step.
+    /// Every job, in the order of their ids.
+    pub fn jobs(&self) -> impl Iterator<Item = &Job> {
+        self.jobs.iter()
+    }
+
+    /// Says what is wrong after an event that changed this, if anything: cheap enough for every step of a simulation.
+    pub fn check_changes(&self, now: Timestamp, changes: &[Change]) -> Result<(), String> {
+        if !self.changes.is_empty() {
+            return Err("changes were left behind".to_owned());
+        }
+        if self.next_deadline().is_some_and(|end| end <= now) {
+            return Err("a lease outlived its term".to_owned());
+        }
+        for change in changes {
+            match change {
+                Change::Job(job) => self.jobs.check_job(job.id)?,
+                Change::JobGone(job) => self.jobs.check_job(*job)?,
+                Change::Entry(entry) if entry.sequence > self.sequence => {
+                    return Err(format!("measurement {} was never numbered", entry.sequence));
+                }
+                Change::Entry(_)
+                | Change::Task(..)
+                | Change::Token(..)
+                | Change::Key(..)
+                | Change::Agent(_)
+                | Change::Platform(_)
+                | Change::Campaign(_)
+                | Change::Model(_) => (),
+            }
+        }
+        Ok(())
+    }
+
+    /// Says what is wrong, if anything. Looks at every job, so it is for tests.
     pub fn check_invariants(&self) -> Result<(), String> {
         self.jobs.check()?;
         if !self.changes.is_empty() {

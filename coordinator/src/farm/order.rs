@@ -6,6 +6,7 @@ use wattfarm_cost::id::JobId;
 use wattfarm_cost::measurement::Recipe;
 use wattfarm_cost::{Hash, Subject};
 
+use super::because::Outlook;
 use super::job::{Job, State, Task, TaskKey};
 use super::{Event, Farm, Refusal, Timestamp};
 
@@ -96,17 +97,18 @@ impl Event for Follow {
     type Reply = Vec<Followed>;
 
     fn apply(self, farm: &mut Farm, now: Timestamp) -> Self::Reply {
-        let platforms = self.0.iter().map(|task| task.platform);
-        let positions: BTreeMap<_, _> = platforms
-            .filter_map(|at| Some((at, farm.jobs.queue(&at)?.positions())))
-            .collect();
+        let mut platforms: BTreeMap<Hash, (BTreeMap<JobId, usize>, Outlook)> = BTreeMap::new();
+        for at in self.0.iter().map(|task| task.platform) {
+            platforms.entry(at).or_insert_with(|| {
+                let queue = farm.jobs.queue(&at).map(|queue| queue.positions());
+                (queue.unwrap_or_default(), farm.outlook(&at, now))
+            });
+        }
         let follow = |task: &TaskKey| {
             let job = farm.jobs.find(task);
-            let ahead = |job: &Job| {
-                positions
-                    .get(&task.platform)
-                    .and_then(|queue| queue.get(&job.id))
-                    .copied()
+            let because = |job: &Job| {
+                let (positions, outlook) = &platforms[&task.platform];
+                farm.job_because(job, positions.get(&job.id).copied(), outlook, now)
             };
             Followed {
                 subject: task.subject,
@@ -114,9 +116,7 @@ impl Event for Follow {
                     .map(|job| job.measurements().collect())
                     .unwrap_or_default(),
                 state: job.map(|job| job.state.clone()),
-                because: job
-                    .map(|job| farm.job_because(job, ahead(job), now))
-                    .unwrap_or_default(),
+                because: job.map(because).unwrap_or_default(),
             }
         };
         self.0.iter().map(follow).collect()

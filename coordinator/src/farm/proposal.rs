@@ -4,7 +4,7 @@ use wattfarm_cost::id::{CampaignId, JobId};
 use wattfarm_cost::measurement::Recipe;
 use wattfarm_cost::{Layer, Subject};
 
-use super::campaign::Budget;
+use super::campaign::{Budget, Campaign};
 use super::job::{Job, Share, State, Task};
 use super::{Event, Farm, Refusal, Timestamp};
 
@@ -38,13 +38,7 @@ impl Event for ProposeLayers {
     type Reply = Result<Proposed, Refusal>;
 
     fn apply(self, farm: &mut Farm, now: Timestamp) -> Self::Reply {
-        let campaign = farm
-            .campaigns
-            .get(&self.campaign)
-            .ok_or(Refusal::CampaignUnknown(self.campaign))?;
-        if campaign.end.is_some() {
-            return Err(Refusal::CampaignEnded(self.campaign));
-        }
+        let campaign = farm.live_campaign(self.campaign)?;
         let (id, platform) = (campaign.id, campaign.platform);
         let kinds = campaign.kinds();
         let wanted = |layer: &Layer| {
@@ -130,11 +124,7 @@ impl Farm {
 /// Jobs that a campaign's budget has room for, beside those that it waits for.
 fn campaign_room(farm: &Farm, id: CampaignId) -> u64 {
     let tally = farm.jobs.tally(id);
-    match farm
-        .campaigns
-        .get(&id)
-        .map(|campaign| campaign.request.budget)
-    {
+    match farm.campaigns.get(&id).map(Campaign::budget) {
         Some(Budget::Jobs(jobs)) => jobs.saturating_sub(tally.spent() + tally.outstanding),
         Some(Budget::Seconds(_)) | None => u64::MAX,
     }

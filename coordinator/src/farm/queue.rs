@@ -40,23 +40,36 @@ impl Queue {
         self.campaigns.retain(|_, line| !line.is_empty());
     }
 
+    /// Whether a job stands in every line that it should, if it should wait.
+    pub(super) fn holds(&self, job: &Job) -> bool {
+        let place = (job.created_at, job.id);
+        if job.urgent {
+            return self.urgent.contains(&place);
+        }
+        let mut lines = job.waiting_campaigns().peekable();
+        lines.peek().is_some()
+            && lines.all(|campaign| {
+                let line = self.campaigns.get(&campaign);
+                line.is_some_and(|line| line.contains(&place))
+            })
+    }
+
     pub(super) fn is_empty(&self) -> bool {
         self.urgent.is_empty() && self.campaigns.is_empty()
     }
 
     /// The next job and the campaign whose turn it is, if it is one's: first what a user waits for, then the oldest of
-    /// the campaign that was served least recently.
-    pub(super) fn next(
+    /// the campaign that `turn` puts first, among those that it gives a turn.
+    pub(super) fn next<T: Ord>(
         &self,
-        served: impl Fn(CampaignId) -> u64,
+        turn: impl Fn(CampaignId) -> Option<T>,
     ) -> Option<(JobId, Option<CampaignId>)> {
         if let Some(&(_, job)) = self.urgent.first() {
             return Some((job, None));
         }
-        let (&campaign, line) = self
-            .campaigns
-            .iter()
-            .min_by_key(|&(&campaign, _)| served(campaign))?;
+        let turns = self.campaigns.iter();
+        let turns = turns.filter_map(|(&campaign, line)| Some((turn(campaign)?, campaign, line)));
+        let (_, campaign, line) = turns.min_by(|(one, ..), (other, ..)| one.cmp(other))?;
         line.first().map(|&(_, job)| (job, Some(campaign)))
     }
 

@@ -1,5 +1,6 @@
 //! Why the farm says no. One list for all operations: the shell maps it to codes in one place.
 
+use uuid::Uuid;
 use wattfarm_cost::id::{AgentId, CampaignId, JobId, LeaseNumber};
 
 /// A refused event. It changed nothing.
@@ -17,6 +18,18 @@ pub enum Refusal {
     /// No agent has this credential.
     #[error("the credential belongs to no agent of this farm")]
     CredentialUnknown,
+    /// An operator took the agent's rights.
+    #[error("agent `{0}` has been revoked: enrol it anew with a token")]
+    AgentRevoked(AgentId),
+    /// Somebody has this credential already.
+    #[error("the new credential is in use: draw another")]
+    CredentialTaken,
+    /// No such key.
+    #[error("no key has the id `{0}`")]
+    KeyUnknown(Uuid),
+    /// The farm has as many keys as it takes.
+    #[error("{0} keys are valid: revoke some")]
+    KeysFull(usize),
     /// No agent of this platform ever enrolled.
     #[error("no platform is called `{0}`")]
     PlatformUnknown(String),
@@ -32,6 +45,11 @@ pub enum Refusal {
     /// The campaign takes no more layers.
     #[error("campaign `{0}` has ended")]
     CampaignEnded(CampaignId),
+    /// A campaign is given more, never less: what it has been promised stays.
+    #[error(
+        "the new budget of campaign `{0}` is less than it has or has spent, or in another unit"
+    )]
+    BudgetSmaller(CampaignId),
     /// The farm has as many campaigns as it takes.
     #[error("{0} campaigns are under way: wait for one to end")]
     CampaignsFull(usize),

@@ -15,10 +15,10 @@ use wattfarm_proto::v1::report_results_response::Acknowledgement as Wire;
 use wattfarm_proto::{REPORTS_MAX, v1};
 
 use super::stream::Follower;
-use super::{Shell, auth, cut, within};
+use super::{Shell, cut, within};
 use crate::farm::{
     Acknowledgement, Enroll, LEASE_TTL, Lease, LeaseJobs, Outcome, RenewLeases, Report,
-    ReportResults, SecretHash,
+    ReportResults, RotateCredential, SecretHash,
 };
 use crate::secret::{self, SECRET_BYTES};
 use crate::signal::Signal;
@@ -40,9 +40,9 @@ impl AgentService for Agents {
         &self,
         request: Request<v1::EnrollRequest>,
     ) -> Result<Response<v1::EnrollResponse>, Status> {
+        self.0.limit(&request, None)?;
         let message = request.into_inner();
-        let credential: [u8; SECRET_BYTES] = (message.credential.try_into())
-            .map_err(|_| FieldError::new("credential", "must have 32 bytes, drawn at random"))?;
+        let credential = drawn(message.credential)?;
         within("name", message.name.chars().count(), 1..=120)?;
         if message.name.chars().any(char::is_control) {
             return Err(FieldError::new("name", "holds a control character").into());
@@ -50,7 +50,7 @@ impl AgentService for Agents {
         let platform = Platform::try_from(required("platform", message.platform)?);
         let enrolled = self.0.request(Enroll {
             token: SecretHash::of(&message.token.trim().to_ascii_lowercase()),
-            credential: SecretHash::of(&secret::written(&credential)),
+            credential,
             name: message.name,
             platform: platform.map_err(|error| error.within("platform"))?,
             fresh_id: AgentId(Uuid::now_v7()),
@@ -68,7 +68,7 @@ impl AgentService for Agents {
         &self,
         request: Request<v1::LeaseJobsRequest>,
     ) -> Result<Response<v1::LeaseJobsResponse>, Status> {
-        let credential = auth::credential(&request)?;
+        let credential = self.0.credential(&request)?;
         let message = request.into_inner();
         let jobs_max = within("max_jobs", message.max_jobs, 1..=64)? as usize;
         let wait =
@@ -124,7 +124,7 @@ impl AgentService for Agents {
         &self,
         request: Request<v1::RenewLeasesRequest>,
     ) -> Result<Response<v1::RenewLeasesResponse>, Status> {
-        let credential = auth::credential(&request)?;
+        let credential = self.0.credential(&request)?;
         let leases = lease_numbers("leases", request.into_inner().leases)?;
         let lost = self.0.request(RenewLeases { credential, leases }).await?;
         Ok(Response::new(v1::RenewLeasesResponse {
@@ -133,11 +133,23 @@ impl AgentService for Agents {
         }))
     }
 
+    async fn rotate_credential(
+        &self,
+        request: Request<v1::RotateCredentialRequest>,
+    ) -> Result<Response<v1::RotateCredentialResponse>, Status> {
+        let credential = self.0.credential(&request)?;
+        let next = drawn(request.into_inner().credential)?;
+        self.0
+            .request(RotateCredential { credential, next })
+            .await?;
+        Ok(Response::new(v1::RotateCredentialResponse {}))
+    }
+
     async fn report_results(
         &self,
         request: Request<v1::ReportResultsRequest>,
     ) -> Result<Response<v1::ReportResultsResponse>, Status> {
-        let credential = auth::credential(&request)?;
+        let credential = self.0.credential(&request)?;
         let message = request.into_inner();
         within("reports", message.reports.len(), 0..=REPORTS_MAX)?;
         let convert = |(index, message)| {
@@ -166,6 +178,13 @@ impl AgentService for Agents {
             unwanted: booked.unwanted.into_iter().map(|lease| lease.0).collect(),
         }))
     }
+}
+
+/// The hash of a credential that an agent drew.
+fn drawn(credential: Vec<u8>) -> Result<SecretHash, FieldError> {
+    let credential: [u8; SECRET_BYTES] = (credential.try_into())
+        .map_err(|_| FieldError::new("credential", "must have 32 bytes, drawn at random"))?;
+    Ok(SecretHash::of(&secret::written(&credential)))
 }
 
 fn report(message: v1::report_results_request::Report) -> Result<Report, FieldError> {

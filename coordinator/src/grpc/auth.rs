@@ -1,42 +1,113 @@
-//! Who calls: agents by their credential, trainers and operators by the operator's key.
+//! Who calls, and what they may do: agents by their credential, all others by a key with a role.
+//!
+//! `role_of` in `tests/it/grpc/authorization.rs` is the table of every call and the role it needs.
+
+use std::time::Instant;
 
 use tonic::{Code, Request, Status};
 use wattfarm_proto::error::status;
 
 use super::Shell;
-use crate::farm::SecretHash;
+use super::limits::Caller;
+use crate::farm::{FindKey, Owner, Role, SecretHash};
 
-/// The hash of the credential that a call carries. Whether it is anybody's the farm knows.
-pub(super) fn credential<T>(request: &Request<T>) -> Result<SecretHash, Status> {
-    let header = request
-        .metadata()
-        .get("authorization")
-        .and_then(|value| value.to_str().ok());
+/// The hash of the credential that a call carries; `None` if it carries none.
+fn carried<T>(request: &Request<T>) -> Result<Option<SecretHash>, Status> {
+    let Some(header) = request.metadata().get("authorization") else {
+        return Ok(None);
+    };
     let secret = header
+        .to_str()
+        .ok()
         .and_then(|value| value.strip_prefix("Bearer "))
         .map(str::trim);
     match secret {
         // A credential is 32 bytes: the hash of anything much longer is not worth its time.
         Some(secret) if (1..=256).contains(&secret.len()) => {
-            Ok(SecretHash::of(&secret.to_ascii_lowercase()))
+            Ok(Some(SecretHash::of(&secret.to_ascii_lowercase())))
         }
         Some(_) | None => Err(unknown(
-            "the call carries no credential: `authorization: Bearer CREDENTIAL`",
+            "the call's `authorization` is not `Bearer CREDENTIAL`",
         )),
     }
 }
 
 impl Shell {
-    /// Lets only the operator pass.
-    pub(super) fn operator_only<T>(&self, request: &Request<T>) -> Result<(), Status> {
-        let same = credential(request)?.matches(&self.operator_key);
-        if same {
-            Ok(())
-        } else {
-            Err(unknown(
-                "the credential is not the operator's key of this farm",
-            ))
+    /// The hash of the credential that an agent's call carries. Whether it is anybody's the farm knows.
+    pub(super) fn credential<T>(&self, request: &Request<T>) -> Result<SecretHash, Status> {
+        let missing = "the call carries no credential: `authorization: Bearer CREDENTIAL`";
+        let credential = carried(request)?;
+        self.limit(request, credential)?;
+        credential.ok_or_else(|| unknown(missing))
+    }
+
+    /// Refuses a call of somebody who calls too often.
+    pub(super) fn limit<T>(
+        &self,
+        request: &Request<T>,
+        credential: Option<SecretHash>,
+    ) -> Result<(), Status> {
+        let address = request.remote_addr().map(|address| address.ip());
+        let address = address.map_or(Caller::Nowhere, Caller::Address);
+        let caller = credential.map_or(address, Caller::Credential);
+        let mut limits = self
+            .limits
+            .lock()
+            .expect("nothing panics while it counts calls");
+        limits.take(caller, Instant::now()).map_err(|retry_after| {
+            let message = "this caller calls too often";
+            status(
+                Code::ResourceExhausted,
+                "TOO_MANY_CALLS",
+                message,
+                Some(retry_after),
+            )
+        })
+    }
+
+    /// Lets pass who may do what the role allows; says who that is.
+    pub(super) async fn allow<T>(
+        &self,
+        request: &Request<T>,
+        needed: Role,
+    ) -> Result<Owner, Status> {
+        let missing = || unknown("the call needs a key: `authorization: Bearer KEY`");
+        let carried = carried(request)?;
+        self.limit(request, carried)?;
+        let (owner, role) = match carried {
+            None if self.anonymous.is_some_and(|role| needed <= role) => {
+                return Ok(Owner::Anonymous);
+            }
+            None => return Err(missing()),
+            Some(key) if key.matches(&self.operator_key) => (Owner::Operator, Role::Operate),
+            Some(key) => {
+                let found = self.ask(FindKey(key)).await?;
+                let key = found.ok_or_else(|| {
+                    unknown("the key is not one of this farm's, or is no longer valid")
+                })?;
+                (Owner::Key(key.id), key.role)
+            }
+        };
+        if needed <= role {
+            return Ok(owner);
         }
+        let (role, needed) = (name(role), name(needed));
+        let message = format!("the key is for `{role}`, and this call needs `{needed}`");
+        Err(status(
+            Code::PermissionDenied,
+            "ROLE_INSUFFICIENT",
+            message,
+            None,
+        ))
+    }
+}
+
+/// A role as people write it.
+pub(super) fn name(role: Role) -> &'static str {
+    match role {
+        Role::Read => "read",
+        Role::Request => "request",
+        Role::Operate => "operate",
     }
 }
 

@@ -2,6 +2,8 @@
 
 mod agents;
 mod auth;
+mod backup;
+mod limits;
 mod measure;
 mod models;
 mod operator;
@@ -10,7 +12,7 @@ mod stream;
 mod trainer;
 mod wire;
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use tokio::sync::watch;
@@ -23,7 +25,9 @@ use wattfarm_proto::v1::model_service_server::ModelServiceServer;
 use wattfarm_proto::v1::trainer_service_server::TrainerServiceServer;
 use wattfarm_proto::{MESSAGE_BYTES_MAX, v1};
 
-use crate::farm::{Event, Refusal, SecretHash};
+use limits::Limits;
+
+use crate::farm::{Event, Refusal, Role, SecretHash};
 use crate::store::{Store, StoreError};
 use crate::writer::{Stopped, Writer};
 
@@ -39,8 +43,32 @@ pub struct Shell {
     pub store: Arc<dyn Store>,
     /// The operator's key.
     pub operator_key: SecretHash,
+    /// What a caller without a key may do; `None` for nothing.
+    pub anonymous: Option<Role>,
     /// Becomes true when the coordinator shuts down: waits and streams end then.
     pub stopping: watch::Receiver<bool>,
+    /// How often each caller may still call.
+    limits: Arc<Mutex<Limits>>,
+}
+
+impl Shell {
+    /// A shell around a writer and the store that it commits to.
+    pub fn new(
+        writer: Writer,
+        store: Arc<dyn Store>,
+        operator_key: SecretHash,
+        anonymous: Option<Role>,
+        stopping: watch::Receiver<bool>,
+    ) -> Self {
+        Self {
+            writer,
+            store,
+            operator_key,
+            anonymous,
+            stopping,
+            limits: Arc::default(),
+        }
+    }
 }
 
 /// Every service, with health and reflection.

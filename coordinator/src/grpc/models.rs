@@ -16,8 +16,8 @@ use super::stream::{Follower, Messages, stream};
 use super::trainer::{LOOK_AGAIN, NEWS_INTERVAL};
 use super::{Shell, measure, within};
 use crate::farm::{
-    Budget, FindPlatform, GetCampaign, GetModels, ListPlatforms, Phase, PlatformEntry,
-    Request as Wish, RequestModels,
+    Budget, FindPlatform, GetCampaign, GetModels, ListPlatforms, Owner, Phase, PlatformEntry,
+    Request as Wish, RequestModels, Role, Weight,
 };
 use crate::signal::Signal;
 
@@ -36,8 +36,9 @@ impl ModelService for Models {
 
     async fn list_platforms(
         &self,
-        _request: Request<v1::ListPlatformsRequest>,
+        request: Request<v1::ListPlatformsRequest>,
     ) -> Result<Response<v1::ListPlatformsResponse>, Status> {
+        self.0.allow(&request, Role::Read).await?;
         let platforms = self.0.ask(ListPlatforms).await?;
         Ok(Response::new(v1::ListPlatformsResponse {
             platforms: platforms.iter().map(Into::into).collect(),
@@ -48,8 +49,17 @@ impl ModelService for Models {
         &self,
         request: Request<v1::RequestModelsRequest>,
     ) -> Result<Response<v1::RequestModelsResponse>, Status> {
+        let owner = self.0.allow(&request, Role::Request).await?;
+        let urgent = request
+            .get_ref()
+            .campaign
+            .as_ref()
+            .is_some_and(|campaign| campaign.urgent);
+        if urgent {
+            self.0.allow(&request, Role::Operate).await?;
+        }
         let message = required("campaign", request.into_inner().campaign)?;
-        let event = request_models(message).map_err(|error| error.within("campaign"))?;
+        let event = request_models(message, owner).map_err(|error| error.within("campaign"))?;
         let campaign = self.0.request(event).await?;
         tracing::info!(campaign.id = %campaign.campaign.id, platform.slug = campaign.slug, "models requested");
         Ok(Response::new(v1::RequestModelsResponse {
@@ -61,6 +71,7 @@ impl ModelService for Models {
         &self,
         request: Request<v1::WatchCampaignRequest>,
     ) -> Result<Response<Self::WatchCampaignStream>, Status> {
+        self.0.allow(&request, Role::Read).await?;
         let id = parse("campaign_id", &request.into_inner().campaign_id)?;
         let platform = self.0.request(GetCampaign(id)).await?.campaign.platform;
         let shell = self.0.clone();
@@ -91,6 +102,7 @@ impl ModelService for Models {
         &self,
         request: Request<v1::GetModelsRequest>,
     ) -> Result<Response<Self::GetModelsStream>, Status> {
+        self.0.allow(&request, Role::Read).await?;
         use v1::get_models_response::Part;
         let message = request.into_inner();
         let event = GetModels {
@@ -123,6 +135,7 @@ impl ModelService for Models {
         &self,
         request: Request<v1::WatchModelsRequest>,
     ) -> Result<Response<Self::WatchModelsStream>, Status> {
+        self.0.allow(&request, Role::Read).await?;
         let message = request.into_inner();
         let platform = self.0.request(FindPlatform(message.platform)).await?.hash;
         let kinds = kinds(&message.kinds)?;
@@ -164,6 +177,7 @@ impl ModelService for Models {
         &self,
         request: Request<v1::PredictRequest>,
     ) -> Result<Response<Self::PredictStream>, Status> {
+        self.0.allow(&request, Role::Read).await?;
         use v1::predict_response::Part;
         let message = request.into_inner();
         let network = network(message.network, message.batch)?;
@@ -198,6 +212,7 @@ impl ModelService for Models {
         &self,
         request: Request<v1::MeasureRequest>,
     ) -> Result<Response<Self::MeasureStream>, Status> {
+        self.0.allow(&request, Role::Request).await?;
         measure::measure(&self.0, request.into_inner()).await
     }
 }
@@ -211,19 +226,8 @@ fn kinds(names: &[String]) -> Result<Vec<Kind>, FieldError> {
         .collect()
 }
 
-fn request_models(message: v1::CampaignRequest) -> Result<RequestModels, FieldError> {
-    use v1::campaign_request::budget::Budget as Wire;
-    let positive = |value: f64| value.is_finite() && value > 0.0;
-    let not_positive = |field: &str, value: f64| {
-        FieldError::new(field, format!("`{value}` is not a positive number"))
-    };
-    let budget = required("budget", message.budget.and_then(|budget| budget.budget))?;
-    let budget = match budget {
-        Wire::Jobs(0) => return Err(FieldError::new("budget.jobs", "must be at least 1")),
-        Wire::Jobs(jobs) => Budget::Jobs(jobs),
-        Wire::Seconds(seconds) if positive(seconds) => Budget::Seconds(seconds),
-        Wire::Seconds(seconds) => return Err(not_positive("budget.seconds", seconds)),
-    };
+fn request_models(message: v1::CampaignRequest, owner: Owner) -> Result<RequestModels, FieldError> {
+    let budget = budget(message.budget)?;
     if let Some(target) = message.target_error.filter(|&target| !positive(target)) {
         return Err(not_positive("target_error", target));
     }
@@ -247,12 +251,45 @@ fn request_models(message: v1::CampaignRequest) -> Result<RequestModels, FieldEr
         target_error: message.target_error,
         budget,
         excluded,
+        weight: weight(message.weight)?,
+        urgent: message.urgent,
     };
     Ok(RequestModels {
         id: parse("campaign_id", &message.campaign_id)?,
         platform: message.platform,
         request,
+        owner,
     })
+}
+
+/// What a campaign may cost.
+pub(super) fn budget(budget: Option<v1::campaign_request::Budget>) -> Result<Budget, FieldError> {
+    use v1::campaign_request::budget::Budget as Wire;
+    match required("budget", budget.and_then(|budget| budget.budget))? {
+        Wire::Jobs(0) => Err(FieldError::new("budget.jobs", "must be at least 1")),
+        Wire::Jobs(jobs) => Ok(Budget::Jobs(jobs)),
+        Wire::Seconds(seconds) if positive(seconds) => Ok(Budget::Seconds(seconds)),
+        Wire::Seconds(seconds) => Err(not_positive("budget.seconds", seconds)),
+    }
+}
+
+fn weight(weight: u32) -> Result<Weight, FieldError> {
+    let out_of_range = || {
+        let reason = format!("{weight} is not within 0 to {}", Weight::MAX);
+        FieldError::new("weight", reason)
+    };
+    match weight {
+        0 => Ok(Weight::default()),
+        _ => Weight::new(weight).ok_or_else(out_of_range),
+    }
+}
+
+fn positive(value: f64) -> bool {
+    value.is_finite() && value > 0.0
+}
+
+fn not_positive(field: &str, value: f64) -> FieldError {
+    FieldError::new(field, format!("`{value}` is not a positive number"))
 }
 
 /// The network of a request for a prediction.

@@ -4,18 +4,22 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use tonic::{Request, Response, Status};
+use uuid::Uuid;
 use wattfarm_cost::Hash;
 use wattfarm_proto::convert::parse;
 use wattfarm_proto::error::FieldError;
 use wattfarm_proto::v1;
 use wattfarm_proto::v1::farm_service_server::FarmService;
 
+use super::backup;
+use super::models::budget;
 use super::stream::{Messages, stream};
 use super::wire::{self, BATCH_MAX, batches};
 use super::{Shell, cut, within};
 use crate::farm::{
-    CancelCampaign, CreateToken, DrainAgent, FindPlatform, LastMeasurement, ListAgents,
-    ListCampaigns, ListJobs, ListPlatforms, PlatformEntry, SecretHash, StateName,
+    CancelCampaign, CreateKey, CreateToken, DrainAgent, ExtendCampaign, FindPlatform,
+    LastMeasurement, ListAgents, ListCampaigns, ListJobs, ListKeys, ListPlatforms, PauseCampaign,
+    PlatformEntry, RevokeAgent, RevokeKey, Role, SecretHash, StateName,
 };
 use crate::secret;
 
@@ -34,13 +38,14 @@ pub(super) struct Operator(pub(super) Shell);
 #[tonic::async_trait]
 impl FarmService for Operator {
     type ListJobsStream = Messages<v1::ListJobsResponse>;
+    type BackupStream = Messages<v1::BackupResponse>;
     type ExportMeasurementsStream = Messages<v1::ExportMeasurementsResponse>;
 
     async fn create_token(
         &self,
         request: Request<v1::CreateTokenRequest>,
     ) -> Result<Response<v1::CreateTokenResponse>, Status> {
-        self.0.operator_only(&request)?;
+        self.0.allow(&request, Role::Operate).await?;
         let message = request.into_inner();
         let seconds = if message.ttl_seconds == 0 {
             TOKEN_TTL_SECONDS
@@ -66,7 +71,7 @@ impl FarmService for Operator {
         &self,
         request: Request<v1::ListAgentsRequest>,
     ) -> Result<Response<v1::ListAgentsResponse>, Status> {
-        self.0.operator_only(&request)?;
+        self.0.allow(&request, Role::Operate).await?;
         let agents = self.0.ask(ListAgents).await?;
         Ok(Response::new(v1::ListAgentsResponse {
             agents: agents.iter().map(Into::into).collect(),
@@ -77,7 +82,7 @@ impl FarmService for Operator {
         &self,
         request: Request<v1::DrainAgentRequest>,
     ) -> Result<Response<v1::DrainAgentResponse>, Status> {
-        self.0.operator_only(&request)?;
+        self.0.allow(&request, Role::Operate).await?;
         let message = request.into_inner();
         let agent = parse("agent_id", &message.agent_id)?;
         let agent = self
@@ -93,11 +98,79 @@ impl FarmService for Operator {
         }))
     }
 
+    async fn revoke_agent(
+        &self,
+        request: Request<v1::RevokeAgentRequest>,
+    ) -> Result<Response<v1::RevokeAgentResponse>, Status> {
+        self.0.allow(&request, Role::Operate).await?;
+        let agent = parse("agent_id", &request.into_inner().agent_id)?;
+        let agent = self.0.request(RevokeAgent(agent)).await?;
+        tracing::info!(agent.id = %agent.agent.id, "agent revoked");
+        Ok(Response::new(v1::RevokeAgentResponse {
+            agent: Some((&agent).into()),
+        }))
+    }
+
+    async fn create_key(
+        &self,
+        request: Request<v1::CreateKeyRequest>,
+    ) -> Result<Response<v1::CreateKeyResponse>, Status> {
+        self.0.allow(&request, Role::Operate).await?;
+        let message = request.into_inner();
+        within("name", message.name.chars().count(), 1..=120)?;
+        let role = wire::role(message.role())
+            .ok_or_else(|| FieldError::new("role", "is missing, or is none that there is"))?;
+        within(
+            "ttl_seconds",
+            message.ttl_seconds,
+            0..=TOKEN_TTL_SECONDS_MAX,
+        )?;
+        let ttl = Some(message.ttl_seconds).filter(|&seconds| seconds > 0);
+        let key = secret::fresh();
+        let made = CreateKey {
+            key: SecretHash::of(&key),
+            id: Uuid::now_v7(),
+            name: message.name,
+            role,
+            ttl: ttl.map(Duration::from_secs),
+        };
+        let made = self.0.request(made).await?;
+        tracing::info!(key.id = %made.id, key.name = made.name, "key made");
+        Ok(Response::new(v1::CreateKeyResponse {
+            key,
+            description: Some((&made).into()),
+        }))
+    }
+
+    async fn list_keys(
+        &self,
+        request: Request<v1::ListKeysRequest>,
+    ) -> Result<Response<v1::ListKeysResponse>, Status> {
+        self.0.allow(&request, Role::Operate).await?;
+        let keys = self.0.ask(ListKeys).await?;
+        Ok(Response::new(v1::ListKeysResponse {
+            keys: keys.iter().map(Into::into).collect(),
+        }))
+    }
+
+    async fn revoke_key(
+        &self,
+        request: Request<v1::RevokeKeyRequest>,
+    ) -> Result<Response<v1::RevokeKeyResponse>, Status> {
+        self.0.allow(&request, Role::Operate).await?;
+        let id = request.into_inner().key_id;
+        let id = Uuid::try_parse(&id)
+            .map_err(|_| FieldError::new("key_id", format!("`{}` is not an id", cut(&id, 80))))?;
+        self.0.request(RevokeKey(id)).await?;
+        tracing::info!(key.id = %id, "key revoked");
+        Ok(Response::new(v1::RevokeKeyResponse {}))
+    }
+
     async fn list_campaigns(
         &self,
         request: Request<v1::ListCampaignsRequest>,
     ) -> Result<Response<v1::ListCampaignsResponse>, Status> {
-        self.0.operator_only(&request)?;
+        self.0.allow(&request, Role::Operate).await?;
         let campaigns = self.0.ask(ListCampaigns { ended: true }).await?;
         Ok(Response::new(v1::ListCampaignsResponse {
             campaigns: campaigns.iter().map(Into::into).collect(),
@@ -108,10 +181,42 @@ impl FarmService for Operator {
         &self,
         request: Request<v1::CancelCampaignRequest>,
     ) -> Result<Response<v1::CancelCampaignResponse>, Status> {
-        self.0.operator_only(&request)?;
+        self.0.allow(&request, Role::Operate).await?;
         let campaign = parse("campaign_id", &request.into_inner().campaign_id)?;
         let campaign = self.0.request(CancelCampaign(campaign)).await?;
         Ok(Response::new(v1::CancelCampaignResponse {
+            campaign: Some((&campaign).into()),
+        }))
+    }
+
+    async fn pause_campaign(
+        &self,
+        request: Request<v1::PauseCampaignRequest>,
+    ) -> Result<Response<v1::PauseCampaignResponse>, Status> {
+        self.0.allow(&request, Role::Operate).await?;
+        let message = request.into_inner();
+        let pause = PauseCampaign {
+            id: parse("campaign_id", &message.campaign_id)?,
+            paused: message.paused,
+        };
+        let campaign = self.0.request(pause).await?;
+        Ok(Response::new(v1::PauseCampaignResponse {
+            campaign: Some((&campaign).into()),
+        }))
+    }
+
+    async fn extend_campaign(
+        &self,
+        request: Request<v1::ExtendCampaignRequest>,
+    ) -> Result<Response<v1::ExtendCampaignResponse>, Status> {
+        self.0.allow(&request, Role::Operate).await?;
+        let message = request.into_inner();
+        let extend = ExtendCampaign {
+            id: parse("campaign_id", &message.campaign_id)?,
+            budget: budget(message.budget)?,
+        };
+        let campaign = self.0.request(extend).await?;
+        Ok(Response::new(v1::ExtendCampaignResponse {
             campaign: Some((&campaign).into()),
         }))
     }
@@ -120,7 +225,7 @@ impl FarmService for Operator {
         &self,
         request: Request<v1::ListJobsRequest>,
     ) -> Result<Response<Self::ListJobsStream>, Status> {
-        self.0.operator_only(&request)?;
+        self.0.allow(&request, Role::Operate).await?;
         let message = request.into_inner();
         let states = message
             .states
@@ -155,7 +260,7 @@ impl FarmService for Operator {
         &self,
         request: Request<v1::ExportMeasurementsRequest>,
     ) -> Result<Response<Self::ExportMeasurementsStream>, Status> {
-        self.0.operator_only(&request)?;
+        self.0.allow(&request, Role::Operate).await?;
         let message = request.into_inner();
         let only = match message.platform.as_str() {
             "" => None,
@@ -200,6 +305,14 @@ impl FarmService for Operator {
             }
             Ok(())
         }))
+    }
+
+    async fn backup(
+        &self,
+        request: Request<v1::BackupRequest>,
+    ) -> Result<Response<Self::BackupStream>, Status> {
+        self.0.allow(&request, Role::Operate).await?;
+        Ok(backup::backup(&self.0))
     }
 }
 

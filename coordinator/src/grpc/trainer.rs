@@ -14,7 +14,7 @@ use wattfarm_proto::v1::trainer_service_server::TrainerService;
 use super::stream::{Follower, Messages, stream};
 use super::wire::{BATCH_MAX, batches};
 use super::{Shell, within};
-use crate::farm::{LastMeasurement, ListCampaigns, ProposeLayers, PublishModels};
+use crate::farm::{LastMeasurement, ListCampaigns, ProposeLayers, PublishModels, Role};
 use crate::signal::Signal;
 
 /// Campaigns are looked at again this often though nothing was stored: an agent that falls silent changes what they wait
@@ -35,7 +35,7 @@ impl TrainerService for Trainer {
         &self,
         request: Request<v1::WatchMeasurementsRequest>,
     ) -> Result<Response<Self::WatchMeasurementsStream>, Status> {
-        self.0.operator_only(&request)?;
+        self.0.allow(&request, Role::Operate).await?;
         let mut cursor = request.into_inner().after_sequence;
         let last = self.0.ask(LastMeasurement).await?;
         if cursor > last {
@@ -79,7 +79,7 @@ impl TrainerService for Trainer {
         &self,
         request: Request<v1::WatchCampaignsRequest>,
     ) -> Result<Response<Self::WatchCampaignsStream>, Status> {
-        self.0.operator_only(&request)?;
+        self.0.allow(&request, Role::Operate).await?;
         let shell = self.0.clone();
         Ok(stream(|sink| async move {
             let mut follower = Follower::new(&shell);
@@ -103,7 +103,7 @@ impl TrainerService for Trainer {
         &self,
         request: Request<v1::ProposeLayersRequest>,
     ) -> Result<Response<v1::ProposeLayersResponse>, Status> {
-        self.0.operator_only(&request)?;
+        self.0.allow(&request, Role::Operate).await?;
         let message = request.into_inner();
         within("layers", message.layers.len(), 0..=1024)?;
         let campaign = parse("campaign_id", &message.campaign_id)?;
@@ -125,7 +125,7 @@ impl TrainerService for Trainer {
         &self,
         request: Request<v1::PublishModelsRequest>,
     ) -> Result<Response<v1::PublishModelsResponse>, Status> {
-        self.0.operator_only(&request)?;
+        self.0.allow(&request, Role::Operate).await?;
         let message = request.into_inner();
         within("models", message.models.len(), 0..=256)?;
         let models: Vec<Model> = each("models", message.models)?;

@@ -6,8 +6,8 @@ use wattfarm_proto::convert::dtype_to_wire;
 use wattfarm_proto::v1;
 
 use crate::farm::{
-    AgentStatus, Budget, CampaignStatus, End, JobStatus, KindStatus, Phase, PlatformEntry,
-    PlatformStatus, State, StateName, Task,
+    AgentStatus, Budget, CampaignStatus, End, JobStatus, Key, KindStatus, Phase, PlatformEntry,
+    PlatformStatus, Role, State, StateName, Task,
 };
 
 /// A message of a stream stays under this, where its parts let it.
@@ -75,7 +75,35 @@ impl From<&AgentStatus> for v1::Agent {
             seen_at_ms: agent.seen_at.map(|seen_at| seen_at.0),
             leases: status.leases,
             measurements: agent.measurements,
+            revoked: agent.revoked,
         }
+    }
+}
+
+impl From<&Key> for v1::Key {
+    fn from(key: &Key) -> Self {
+        let role = match key.role {
+            Role::Read => v1::Role::Read,
+            Role::Request => v1::Role::Request,
+            Role::Operate => v1::Role::Operate,
+        };
+        Self {
+            key_id: key.id.to_string(),
+            name: key.name.clone(),
+            role: role.into(),
+            created_at_ms: key.created_at.0,
+            expires_at_ms: key.expires_at.map(|expires_at| expires_at.0),
+        }
+    }
+}
+
+/// A role from the wire; `None` if it is none.
+pub(super) fn role(role: v1::Role) -> Option<Role> {
+    match role {
+        v1::Role::Unspecified => None,
+        v1::Role::Read => Some(Role::Read),
+        v1::Role::Request => Some(Role::Request),
+        v1::Role::Operate => Some(Role::Operate),
     }
 }
 
@@ -95,7 +123,7 @@ impl From<&CampaignStatus> for v1::Campaign {
         use v1::campaign_request::budget::Budget as Wire;
         let (campaign, tally) = (&status.campaign, &status.tally);
         let request = &campaign.request;
-        let budget = match request.budget {
+        let budget = match campaign.budget() {
             Budget::Jobs(jobs) => Wire::Jobs(jobs),
             Budget::Seconds(seconds) => Wire::Seconds(seconds),
         };
@@ -123,6 +151,8 @@ impl From<&CampaignStatus> for v1::Campaign {
                 }),
                 // A list that can be long, of no use to who follows the campaign: its number is told.
                 excluded_layers: Vec::new(),
+                weight: request.weight.get(),
+                urgent: request.urgent,
             }),
             platform_slug: status.slug.clone(),
             state: state.into(),
@@ -136,6 +166,7 @@ impl From<&CampaignStatus> for v1::Campaign {
             created_at_ms: campaign.created_at.0,
             ended_at_ms: campaign.end.map(|(_, ended_at)| ended_at.0),
             excluded_layers_count: status.excluded as u32,
+            paused: campaign.paused,
         }
     }
 }

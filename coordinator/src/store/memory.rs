@@ -7,9 +7,9 @@ use wattfarm_cost::id::{AgentId, CampaignId, JobId};
 use wattfarm_cost::model::ModelKey;
 use wattfarm_cost::{Hash, Measurement, Model};
 
-use super::{Store, StoreError, measurement};
+use super::{Sink, Store, StoreError, measurement};
 use crate::farm::{
-    Agent, Campaign, Change, Entry, Job, PlatformEntry, Records, SecretHash, Task, Token,
+    Agent, Campaign, Change, Entry, Job, Key, PlatformEntry, Records, SecretHash, Task, Token,
 };
 
 /// A store in memory.
@@ -19,6 +19,7 @@ pub struct MemoryStore(Mutex<Shelves>);
 #[derive(Debug, Default)]
 struct Shelves {
     tokens: BTreeMap<SecretHash, Token>,
+    keys: BTreeMap<SecretHash, Key>,
     agents: BTreeMap<AgentId, Agent>,
     platforms: BTreeMap<Hash, PlatformEntry>,
     tasks: BTreeMap<JobId, Arc<Task>>,
@@ -42,6 +43,7 @@ impl Store for MemoryStore {
         for change in changes.iter().cloned() {
             match change {
                 Change::Token(hash, token) => drop(shelves.tokens.insert(hash, token)),
+                Change::Key(hash, key) => drop(shelves.keys.insert(hash, key)),
                 Change::Agent(agent) => drop(shelves.agents.insert(agent.id, agent)),
                 Change::Platform(entry) => drop(shelves.platforms.insert(entry.hash, entry)),
                 Change::Task(job, task) => drop(shelves.tasks.insert(job, task)),
@@ -72,6 +74,11 @@ impl Store for MemoryStore {
                 .tokens
                 .iter()
                 .map(|(hash, token)| (*hash, token.clone()))
+                .collect(),
+            keys: shelves
+                .keys
+                .iter()
+                .map(|(hash, key)| (*hash, key.clone()))
                 .collect(),
             agents: shelves.agents.values().cloned().collect(),
             platforms: shelves.platforms.values().cloned().collect(),
@@ -116,5 +123,36 @@ impl Store for MemoryStore {
             .into_iter()
             .flat_map(|versions| versions.range(version.saturating_add(1)..));
         Ok(versions.map(|(_, model)| model.clone()).collect())
+    }
+
+    fn copy(&self, sink: &mut Sink<'_>) -> Result<(), StoreError> {
+        let shelves = self.shelves();
+        let tokens = shelves
+            .tokens
+            .iter()
+            .map(|(hash, token)| Change::Token(*hash, token.clone()));
+        let models = shelves.models.values().flat_map(BTreeMap::values);
+        let keys = shelves
+            .keys
+            .iter()
+            .map(|(hash, key)| Change::Key(*hash, key.clone()));
+        let all = tokens
+            .chain(keys)
+            .chain(shelves.agents.values().cloned().map(Change::Agent))
+            .chain(shelves.platforms.values().cloned().map(Change::Platform))
+            .chain(
+                shelves
+                    .tasks
+                    .iter()
+                    .map(|(job, task)| Change::Task(*job, Arc::clone(task))),
+            )
+            .chain(shelves.jobs.values().cloned().map(Change::Job))
+            .chain(shelves.entries.values().cloned().map(Change::Entry))
+            .chain(shelves.campaigns.values().cloned().map(Change::Campaign))
+            .chain(models.cloned().map(Change::Model));
+        sink(&all.collect::<Vec<_>>()).map_err(|source| StoreError::Disk {
+            doing: "write the copy of the store",
+            source: Box::new(source),
+        })
     }
 }

@@ -1,9 +1,12 @@
 //! Durable records behind a few verbs. The farm decides; a store only keeps, and keeps in order.
 
+pub mod dump;
 mod memory;
 mod record;
 mod sled;
+mod verify;
 
+use std::io;
 use std::path::PathBuf;
 
 use wattfarm_cost::id::JobId;
@@ -14,6 +17,7 @@ use crate::farm::{Change, Entry, Records, Task};
 
 pub use memory::MemoryStore;
 pub use sled::SledStore;
+pub use verify::{Verified, VerifyError, verify};
 
 /// A home for the farm's records.
 pub trait Store: Send + Sync + 'static {
@@ -35,7 +39,14 @@ pub trait Store: Send + Sync + 'static {
 
     /// Every version of a model after the given one, in their order.
     fn model_versions_after(&self, key: &ModelKey, version: u64) -> Result<Vec<Model>, StoreError>;
+
+    /// Tells all that is stored, a chunk at a time, as changes that make an empty store equal to this one as it was at
+    /// some moment of the call. Commits may go on meanwhile. An error of the sink ends it.
+    fn copy(&self, sink: &mut Sink<'_>) -> Result<(), StoreError>;
 }
+
+/// Takes the chunks of a copy, in their order.
+pub type Sink<'a> = dyn FnMut(&[Change]) -> io::Result<()> + 'a;
 
 /// Why a store cannot do what it was asked to.
 #[derive(Debug, thiserror::Error)]

@@ -8,24 +8,33 @@
 use std::collections::BTreeMap;
 use std::fs::{File, TryLockError};
 use std::io;
+use std::ops::Bound;
 use std::os::unix::fs::FileExt as _;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, MutexGuard};
 
 use serde::de::DeserializeOwned;
 use sled::transaction::{TransactionError, Transactional as _};
 use sled::{Batch, IVec, Tree};
+use uuid::Uuid;
 use wattfarm_cost::id::JobId;
 use wattfarm_cost::model::ModelKey;
 use wattfarm_cost::{Measurement, Model};
 
 use super::record::{decode, encode};
-use super::{Store, StoreError, measurement};
+use super::{Sink, Store, StoreError, measurement};
 use crate::farm::{Change, Entry, Job, Records, Task};
 
 /// sled's default of 1 GiB is more than the rest of the coordinator needs together.
 const CACHE_BYTES: u64 = 64 << 20;
+
+/// Records and bytes in a chunk of a copy, about.
+const CHUNK_RECORDS: usize = 1000;
+const CHUNK_BYTES: usize = 4 << 20;
+
+/// Changes that a copy may be behind the commits that go on meanwhile.
+const BEHIND_MAX: usize = 200_000;
 
 /// The one key of the commits' tree.
 const COUNT: &[u8] = b"count";
@@ -44,12 +53,13 @@ enum Shelf {
     Measurements,
     Campaigns,
     Models,
+    Keys,
     /// How many commits there have been. The last tree, so that it is written after all else of a commit.
     Commits,
 }
 
 impl Shelf {
-    const ALL: [(Self, &str); 9] = [
+    const ALL: [(Self, &str); 10] = [
         (Self::Tokens, "tokens"),
         (Self::Agents, "agents"),
         (Self::Platforms, "platforms"),
@@ -58,6 +68,7 @@ impl Shelf {
         (Self::Measurements, "measurements"),
         (Self::Campaigns, "campaigns"),
         (Self::Models, "models"),
+        (Self::Keys, "keys"),
         (Self::Commits, "commits"),
     ];
 
@@ -79,6 +90,8 @@ pub struct SledStore {
     acknowledged: File,
     /// The newest of sled's files for large values that has been synced.
     blob_synced: Mutex<i64>,
+    /// Whether a copy is under way, and what has been committed since it looked last.
+    followed: Mutex<Option<Vec<Change>>>,
     /// Held for as long as the store is open.
     _lock: File,
 }
@@ -143,6 +156,7 @@ impl SledStore {
             commits: Mutex::new(0),
             acknowledged,
             blob_synced: Mutex::new(-1),
+            followed: Mutex::new(None),
             _lock: lock,
         };
         let commits = guarded(folder, || store.count_commits())??;
@@ -275,6 +289,7 @@ impl Store for SledStore {
                 .map_err(|error| self.failed("read the store", error))?;
             Ok(Records {
                 tokens: self.all(Shelf::Tokens)?,
+                keys: self.all(Shelf::Keys)?,
                 agents: self.all(Shelf::Agents)?,
                 platforms: self.all(Shelf::Platforms)?,
                 tasks,
@@ -311,9 +326,98 @@ impl Store for SledStore {
         let range = model_key(key, version.saturating_add(1))..=model_key(key, u64::MAX);
         self.read(Shelf::Models, self.tree(Shelf::Models).range(range))
     }
+
+    /// Reads the shelves while commits go on, so what it reads is of no one moment; but after each chunk come the commits
+    /// of the meantime, in their order, and each change says all of its record. So in the end the copy is the store as it
+    /// was when the last of them was written.
+    fn copy(&self, sink: &mut Sink<'_>) -> Result<(), StoreError> {
+        let mut taken = |changes: &[Change]| {
+            let written = if changes.is_empty() {
+                Ok(())
+            } else {
+                sink(changes)
+            };
+            written.map_err(|source| StoreError::Disk {
+                doing: "write the copy of the store",
+                source: Box::new(source),
+            })
+        };
+        if self.followed().replace(Vec::new()).is_some() {
+            return Err(StoreError::Disk {
+                doing: "copy the store",
+                source: "another copy is under way".into(),
+            });
+        }
+        let copied = guarded(&self.folder, || self.copy_shelves(&mut taken));
+        // No commit is half seen: it holds the count for as long as it lasts.
+        let count = self
+            .commits
+            .lock()
+            .expect("a commit that panics is the last");
+        let last = self.followed().take();
+        drop(count);
+        copied??;
+        match last {
+            Some(changes) => taken(&changes),
+            None => Err(behind()),
+        }
+    }
 }
 
 impl SledStore {
+    fn followed(&self) -> MutexGuard<'_, Option<Vec<Change>>> {
+        self.followed
+            .lock()
+            .expect("nothing panics while it holds what was committed")
+    }
+
+    fn copy_shelves(
+        &self,
+        sink: &mut impl FnMut(&[Change]) -> Result<(), StoreError>,
+    ) -> Result<(), StoreError> {
+        for (shelf, _) in Shelf::ALL
+            .into_iter()
+            .filter(|&(shelf, _)| shelf != Shelf::Commits)
+        {
+            let mut after = Bound::Unbounded;
+            loop {
+                let (mut chunk, mut bytes) = (Vec::new(), 0);
+                // A chunk is read whole before what was committed meanwhile is looked at: it is never newer than that.
+                for item in self
+                    .tree(shelf)
+                    .range::<IVec, _>((after.clone(), Bound::Unbounded))
+                {
+                    let (key, record) =
+                        item.map_err(|error| self.failed("read the store", error))?;
+                    chunk.push(change(shelf, &key, &record)?);
+                    bytes += record.len();
+                    after = Bound::Excluded(key);
+                    if chunk.len() >= CHUNK_RECORDS || bytes >= CHUNK_BYTES {
+                        break;
+                    }
+                }
+                sink(&chunk)?;
+                let meanwhile = self.followed().replace(Vec::new()).ok_or_else(behind)?;
+                sink(&meanwhile)?;
+                if chunk.is_empty() {
+                    break;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Keeps what was committed for the copy under way, if it isn't too far behind already.
+    fn follow(&self, changes: &[Change]) {
+        let mut followed = self.followed();
+        if let Some(behind) = followed.as_mut() {
+            behind.extend_from_slice(changes);
+            if behind.len() > BEHIND_MAX {
+                *followed = None;
+            }
+        }
+    }
+
     fn write(&self, changes: &[Change]) -> Result<(), StoreError> {
         let mut batches: Vec<Batch> = Shelf::ALL.iter().map(|_| Batch::default()).collect();
         let mut put =
@@ -324,6 +428,7 @@ impl SledStore {
                 Change::Token(hash, token) => {
                     put(Shelf::Tokens, hash.as_bytes(), encode(&(hash, token)))
                 }
+                Change::Key(hash, key) => put(Shelf::Keys, hash.as_bytes(), encode(&(hash, key))),
                 Change::Agent(agent) => put(Shelf::Agents, agent.id.0.as_bytes(), encode(agent)),
                 Change::Platform(entry) => {
                     put(Shelf::Platforms, entry.hash.as_bytes(), encode(entry))
@@ -372,6 +477,7 @@ impl SledStore {
         self.sync()
             .map_err(|error| self.disk_failed("sync the store", error))?;
         *commits += 1;
+        self.follow(changes);
         // Eight bytes lie in one sector, so no crash leaves half of them.
         self.acknowledged
             .write_all_at(&commits.to_be_bytes(), 0)
@@ -417,6 +523,45 @@ fn guarded<T>(folder: &Path, run: impl FnOnce() -> T) -> Result<T, StoreError> {
                 .take(200)
                 .collect(),
         )
+    })
+}
+
+fn behind() -> StoreError {
+    StoreError::Disk {
+        doing: "copy the store",
+        source: "more is being committed than whoever takes the copy can take".into(),
+    }
+}
+
+/// The change that makes a record.
+fn change(shelf: Shelf, key: &[u8], bytes: &[u8]) -> Result<Change, StoreError> {
+    let tree = shelf.name();
+    Ok(match shelf {
+        Shelf::Tokens => {
+            let (hash, token) = decode(tree, key, bytes)?;
+            Change::Token(hash, token)
+        }
+        Shelf::Keys => {
+            let (hash, key) = decode(tree, key, bytes)?;
+            Change::Key(hash, key)
+        }
+        Shelf::Agents => Change::Agent(decode(tree, key, bytes)?),
+        Shelf::Platforms => Change::Platform(decode(tree, key, bytes)?),
+        Shelf::Tasks => {
+            let job = Uuid::from_slice(key)
+                .map(JobId)
+                .map_err(|_| StoreError::Record {
+                    tree,
+                    key: key.iter().map(|byte| format!("{byte:02x}")).collect(),
+                    reason: "has a key that is no job's id".to_owned(),
+                })?;
+            Change::Task(job, Arc::new(decode(tree, key, bytes)?))
+        }
+        Shelf::Jobs => Change::Job(decode(tree, key, bytes)?),
+        Shelf::Measurements => Change::Entry(decode(tree, key, bytes)?),
+        Shelf::Campaigns => Change::Campaign(decode(tree, key, bytes)?),
+        Shelf::Models => Change::Model(decode(tree, key, bytes)?),
+        Shelf::Commits => unreachable!("the count of commits is each store's own"),
     })
 }
 

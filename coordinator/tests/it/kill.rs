@@ -1,183 +1,183 @@
-//! The real process, killed in the middle of its work: what it acknowledged is there afterwards, once.
+//! The real process, killed in the middle of its work: what it acknowledged is there afterwards, once, and all that was
+//! wanted ends.
 
 use std::collections::BTreeSet;
-use std::path::{Path, PathBuf};
-use std::process::Stdio;
+use std::path::Path;
 use std::time::Duration;
 
-use tokio::process::{Child, Command};
+use rand::{RngExt as _, SeedableRng as _};
+use rand_chacha::ChaCha8Rng;
 use tokio_stream::StreamExt as _;
+use tonic::Status;
 use wattfarm_proto::connect::{Connection, unary};
 use wattfarm_proto::v1;
 use wattfarm_proto::v1::report_results_request::Report;
 use wattfarm_proto::v1::report_results_request::report::Outcome;
 
-use crate::world::{layer, platform, reading, uuid};
+use crate::process::{Coordinator, credential, propose, set_up};
+use crate::world::reading;
 
-const KILLS: u64 = 5;
-const JOBS: u64 = 2000;
+/// Kills, unless `KILLS` says otherwise: as many as every run of the tests has patience for.
+const KILLS: u64 = 50;
 
-struct Coordinator {
-    process: Child,
-    address: String,
+const AGENTS: u8 = 3;
+
+/// Jobs that wait at each start: more than are done before the kill.
+const JOBS: u64 = 400;
+
+/// An agent: it outlives the coordinator, and reports again what nobody acknowledged.
+struct Agent {
+    number: u8,
+    unacknowledged: Vec<Report>,
+    /// The leases of whose reading it heard that it is taken.
+    acknowledged: Vec<u64>,
+    random: ChaCha8Rng,
 }
 
-impl Coordinator {
-    async fn start(folder: &Path) -> Self {
-        let ready = folder.join("ready");
-        // A file of the process before would name a port where nobody listens.
-        let _ = std::fs::remove_file(&ready);
-        let process = Command::new(env!("CARGO_BIN_EXE_wattfarm-coordinator"))
-            .args(["--listen", "127.0.0.1:0", "--store"])
-            .arg(folder.join("store"))
-            .arg("--ready-file")
-            .arg(&ready)
-            .env("RUST_LOG", "warn")
-            .stderr(Stdio::inherit())
-            .kill_on_drop(true)
-            .spawn()
-            .expect("starts");
-        for _ in 0..400 {
-            if let Ok(address) = std::fs::read_to_string(&ready) {
-                return Self { process, address };
-            }
-            tokio::time::sleep(Duration::from_millis(25)).await;
+impl Agent {
+    fn new(number: u8) -> Self {
+        Self {
+            number,
+            unacknowledged: Vec::new(),
+            acknowledged: Vec::new(),
+            random: ChaCha8Rng::seed_from_u64(number.into()),
         }
-        panic!("the coordinator did not start within 10 s");
     }
 
-    async fn operator(&self, folder: &Path) -> Connection {
-        let key = std::fs::read_to_string(folder.join("store/operator.key"))
-            .expect("made on the first start");
-        Connection::open(&self.address, Some(key.trim()))
-            .await
-            .expect("connects")
-    }
-}
-
-fn credential(number: u8) -> String {
-    format!("{number:02x}").repeat(32)
-}
-
-async fn set_up(folder: &Path) {
-    let mut coordinator = Coordinator::start(folder).await;
-    let operator = coordinator.operator(folder).await;
-    for number in 0..2 {
-        let request = v1::CreateTokenRequest::default();
-        let token = operator
-            .farm()
-            .create_token(unary(request))
-            .await
-            .expect("the key")
-            .into_inner()
-            .token;
-        let request = v1::EnrollRequest {
-            token,
-            credential: vec![number; 32],
-            name: format!("agent {number}"),
-            platform: Some((&platform(1)).into()),
+    fn measure(&mut self, lease: v1::lease_jobs_response::Lease) -> Report {
+        let outcome = match self.random.random_range(0..20) {
+            0 => Outcome::Infeasible("no room".to_owned()),
+            1 | 2 => Outcome::Failed("it went wrong".to_owned()),
+            3 => Outcome::Returned("later".to_owned()),
+            _ => Outcome::Reading((&reading(1.0)).into()),
         };
-        operator
-            .agents()
-            .enroll(unary(request))
-            .await
-            .expect("a good token");
+        Report {
+            job_id: lease.job_id,
+            lease: lease.lease,
+            outcome: Some(outcome),
+        }
     }
-    let budget = v1::campaign_request::budget::Budget::Jobs(JOBS * 2);
-    let campaign = v1::CampaignRequest {
-        campaign_id: uuid(1).to_string(),
-        platform: platform(1).slug(),
-        budget: Some(v1::campaign_request::Budget {
-            budget: Some(budget),
-        }),
-        ..Default::default()
-    };
-    let request = v1::RequestModelsRequest {
-        campaign: Some(campaign),
-    };
-    operator
-        .models()
-        .request_models(unary(request))
-        .await
-        .expect("a good request");
-    for first in (0..JOBS).step_by(1000) {
-        let layers = (first..first + 1000)
-            .map(|number| (&layer(number)).into())
-            .collect();
-        let request = v1::ProposeLayersRequest {
-            campaign_id: uuid(1).to_string(),
-            layers,
-        };
-        operator
-            .trainer()
-            .propose_layers(unary(request))
-            .await
-            .expect("room");
-    }
-    coordinator.process.kill().await.expect("it runs");
-}
 
-/// Leases and reports until the coordinator is gone; returns the leases whose readings were acknowledged.
-async fn work(address: String, number: u8) -> Vec<u64> {
-    let mut acknowledged = Vec::new();
-    let Ok(connection) = Connection::open(&address, Some(&credential(number))).await else {
-        return acknowledged;
-    };
-    loop {
+    /// Works until the coordinator is gone; or, if it is to, until there is no work.
+    async fn work(mut self, address: String, until_idle: bool) -> Self {
+        if let Ok(connection) = Connection::open(&address, Some(&credential(self.number))).await {
+            let mut turns = 0;
+            while let Ok(jobs) = self.turn(&connection).await {
+                turns += 1;
+                assert!(turns < 100_000, "there is always more work");
+                if until_idle && jobs == 0 {
+                    break;
+                }
+            }
+        }
+        self
+    }
+
+    async fn turn(&mut self, connection: &Connection) -> Result<usize, Status> {
+        if !self.unacknowledged.is_empty() {
+            let reports = self.unacknowledged.clone();
+            let request = v1::ReportResultsRequest { reports };
+            connection.agents().report_results(unary(request)).await?;
+            let taken = self.unacknowledged.drain(..);
+            let readings =
+                taken.filter(|report| matches!(report.outcome, Some(Outcome::Reading(_))));
+            self.acknowledged
+                .extend(readings.map(|report| report.lease));
+        }
         let request = v1::LeaseJobsRequest {
             max_jobs: 4,
             wait_ms: 0,
             held: vec![],
         };
-        let Ok(response) = connection.agents().lease_jobs(unary(request)).await else {
-            return acknowledged;
-        };
-        let leases = response.into_inner().leases;
-        let report = |lease: &v1::lease_jobs_response::Lease| Report {
-            job_id: lease.job_id.clone(),
-            lease: lease.lease,
-            outcome: Some(Outcome::Reading((&reading(1.0)).into())),
-        };
-        let request = v1::ReportResultsRequest {
-            reports: leases.iter().map(report).collect(),
-        };
-        let Ok(_) = connection.agents().report_results(unary(request)).await else {
-            return acknowledged;
-        };
-        acknowledged.extend(leases.iter().map(|lease| lease.lease));
+        let response = connection.agents().lease_jobs(unary(request)).await?;
+        for lease in response.into_inner().leases {
+            let report = self.measure(lease);
+            self.unacknowledged.push(report);
+        }
+        Ok(self.unacknowledged.len())
     }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_was_acknowledged_survives_sigkill() {
+    let kills = std::env::var("KILLS").ok().filter(|text| !text.is_empty());
+    let kills = kills.map_or(KILLS, |text| text.parse().expect("a number"));
+    let seed = 1;
+    println!("seed {seed}, {kills} kills");
+    let mut random = ChaCha8Rng::seed_from_u64(seed);
     let temporary = tempfile::tempdir().expect("a folder");
-    let folder: PathBuf = temporary.path().to_owned();
-    set_up(&folder).await;
-    let mut acknowledged = Vec::new();
-    for kill in 0..KILLS {
-        let mut coordinator = Coordinator::start(&folder).await;
-        let agents = [0, 1].map(|number| tokio::spawn(work(coordinator.address.clone(), number)));
-        tokio::time::sleep(Duration::from_millis(150 + 70 * kill)).await;
+    let folder = temporary.path();
+
+    let coordinator = Coordinator::start(folder).await;
+    set_up(&coordinator.operator(folder).await, AGENTS).await;
+    coordinator.end().await;
+    let mut agents: Vec<Agent> = (0..AGENTS).map(Agent::new).collect();
+    let mut proposed = 0;
+    for _ in 0..kills {
+        let mut coordinator = Coordinator::start(folder).await;
+        let operator = coordinator.operator(folder).await;
+        let room = JOBS.saturating_sub(open_jobs(&operator).await);
+        propose(&operator, proposed..proposed + room).await;
+        proposed += room;
+        let at_work = agents
+            .drain(..)
+            .map(|agent| tokio::spawn(agent.work(coordinator.address.clone(), false)));
+        let at_work: Vec<_> = at_work.collect();
+        tokio::time::sleep(Duration::from_millis(random.random_range(10..250))).await;
         coordinator.process.kill().await.expect("it runs");
-        for agent in agents {
-            acknowledged.extend(agent.await.expect("does not panic"));
+        for agent in at_work {
+            agents.push(agent.await.expect("does not panic"));
         }
     }
-    let coordinator = Coordinator::start(&folder).await;
-    let operator = coordinator.operator(&folder).await;
+
+    let coordinator = Coordinator::start(folder).await;
+    let mut acknowledged = Vec::new();
+    for agent in agents {
+        let agent = agent.work(coordinator.address.clone(), true).await;
+        acknowledged.extend(agent.acknowledged);
+    }
+    let operator = coordinator.operator(folder).await;
+    check_measurements(&operator, &acknowledged).await;
+    check_jobs(&operator, proposed).await;
+    println!(
+        "{kills} kills, {} acknowledged, {proposed} jobs ended",
+        acknowledged.len()
+    );
+    assert!(
+        acknowledged.len() as u64 > kills * 4,
+        "too little was done to call it load"
+    );
+    drop(operator);
+    coordinator.end().await;
+}
+
+async fn open_jobs(operator: &Connection) -> u64 {
+    let request = v1::ListCampaignsRequest {};
+    let campaigns = operator
+        .farm()
+        .list_campaigns(unary(request))
+        .await
+        .expect("the key");
+    campaigns.into_inner().campaigns[0].jobs_outstanding
+}
+
+/// What was acknowledged is stored, and nothing twice.
+async fn check_measurements(operator: &Connection, acknowledged: &[u64]) {
     let request = v1::ExportMeasurementsRequest::default();
     let export = operator
         .farm()
         .export_measurements(request)
         .await
-        .expect("the key")
-        .into_inner();
-    let export: Vec<_> = export
-        .map(|message| message.expect("is no error").measurements)
-        .collect()
-        .await;
-    let stored: Vec<v1::Measurement> = export.into_iter().flatten().collect();
-
+        .expect("the key");
+    let export = export
+        .into_inner()
+        .map(|message| message.expect("is no error").measurements);
+    let stored: Vec<v1::Measurement> = export
+        .collect::<Vec<_>>()
+        .await
+        .into_iter()
+        .flatten()
+        .collect();
     let sequences = stored.iter().map(|measurement| measurement.sequence);
     assert!(
         sequences.eq(1..=stored.len() as u64),
@@ -194,28 +194,195 @@ async fn what_was_acknowledged_survives_sigkill() {
         .filter(|lease| !leases.contains(lease))
         .collect();
     assert!(lost.is_empty(), "acknowledged and lost: {lost:?}");
-    println!(
-        "{KILLS} kills, {} acknowledged, {} stored",
-        acknowledged.len(),
-        stored.len()
+}
+
+/// Every job that was accepted has ended, and says how.
+async fn check_jobs(operator: &Connection, proposed: u64) {
+    let request = v1::ListJobsRequest {
+        limit: 100_000,
+        ..Default::default()
+    };
+    let jobs = operator
+        .farm()
+        .list_jobs(request)
+        .await
+        .expect("the key")
+        .into_inner();
+    let jobs: Vec<_> = jobs
+        .map(|message| message.expect("is no error").job)
+        .collect()
+        .await;
+    let jobs: Vec<v1::Job> = jobs.into_iter().flatten().collect();
+    assert_eq!(jobs.len() as u64, proposed, "a job was lost");
+    for job in jobs {
+        match job.state() {
+            v1::JobState::Done => assert!(job.replicas_done > 0, "{job:?}"),
+            v1::JobState::Infeasible | v1::JobState::Parked => {
+                assert!(!job.because.is_empty(), "{job:?}");
+            }
+            v1::JobState::Queued | v1::JobState::Leased | v1::JobState::Unspecified => {
+                panic!("never ended: {job:?}")
+            }
+        }
+    }
+}
+
+/// Between a result's write and its acknowledgement the store's file is synced: seen in the system calls themselves.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_result_is_synced_before_it_is_acknowledged() {
+    let temporary = tempfile::tempdir().expect("a folder");
+    let folder = temporary.path();
+    let trace = folder.join("trace");
+    let traced = std::process::Command::new("strace")
+        .args(["-o", "/dev/null", "true"])
+        .status();
+    if !traced.is_ok_and(|status| status.success()) {
+        println!("SKIPPED: strace is not there, or may not trace");
+        return;
+    }
+    let calls = "trace=pwrite64,pwritev,write,writev,sendto,sendmsg,fsync,fdatasync";
+    let file = trace.to_str().expect("plain");
+    let wrapper = [
+        "strace", "-f", "-y", "-xx", "-s", "4096", "-e", calls, "-o", file,
+    ];
+    let coordinator = Coordinator::start_under(&wrapper, folder).await;
+    let operator = coordinator.operator(folder).await;
+    set_up(&operator, 1).await;
+    propose(&operator, 0..20).await;
+    let connection = Connection::open(&coordinator.address, Some(&credential(0))).await;
+    let connection = connection.expect("connects");
+    let mut agent = Agent::new(0);
+    while agent.turn(&connection).await.expect("it runs") > 0 {}
+    let reported = agent.acknowledged.len();
+    assert!(reported > 10, "{reported}");
+    drop((connection, operator));
+    stop_traced(coordinator, folder).await;
+
+    let trace = std::fs::read_to_string(&trace).expect("strace wrote it");
+    let seen = syscalls::answers_after_sync(&trace);
+    println!("{seen:?}");
+    assert_eq!(
+        seen.unsynced, 0,
+        "an answer left while the store's file had unsynced writes"
     );
     assert!(
-        acknowledged.len() > 20,
-        "too little was done to call it load"
+        seen.writes > reported / 4 && seen.syncs >= seen.commits,
+        "{seen:?}"
     );
+    assert!(seen.answers > seen.commits, "{seen:?}");
+}
 
-    // And a polite end: cleanly, in time.
-    let mut process = coordinator.process;
-    drop(operator);
-    let id = process.id().expect("it runs").to_string();
-    let killed = Command::new("kill")
-        .args(["-TERM", &id])
+/// Ends the coordinator that a tracer runs: the tracer ends with it.
+async fn stop_traced(mut coordinator: Coordinator, folder: &Path) {
+    let lock = folder.join("store/lock");
+    let tracer = coordinator.process.id().expect("it runs").to_string();
+    let children = std::fs::read_to_string(format!("/proc/{tracer}/task/{tracer}/children"));
+    let child = children.expect("Linux").trim().to_owned();
+    assert!(lock.exists() && !child.is_empty());
+    let killed = tokio::process::Command::new("kill")
+        .args(["-TERM", &child])
         .status()
-        .await
-        .expect("kill runs");
-    assert!(killed.success());
-    let end = tokio::time::timeout(Duration::from_secs(5), process.wait())
-        .await
-        .expect("ends in time");
-    assert!(end.expect("is ours").success());
+        .await;
+    assert!(killed.expect("kill runs").success());
+    let end = tokio::time::timeout(Duration::from_secs(20), coordinator.process.wait()).await;
+    assert!(end.expect("ends in time").expect("is ours").success());
+}
+
+/// Reads what strace wrote.
+mod syscalls {
+    use std::collections::BTreeMap;
+
+    /// What a trace shows.
+    #[derive(Debug, Default)]
+    pub(super) struct Seen {
+        /// Writes to the store's file.
+        pub(super) writes: usize,
+        /// Syncs of it.
+        pub(super) syncs: usize,
+        /// Syncs before which something was written.
+        pub(super) commits: usize,
+        /// Answers to calls: frames of HTTP/2 with headers, written to a socket.
+        pub(super) answers: usize,
+        /// Answers that left while something was written and not synced.
+        pub(super) unsynced: usize,
+    }
+
+    const HEADERS: u8 = 1;
+    const FRAME_HEADER_BYTES: usize = 9;
+
+    pub(super) fn answers_after_sync(trace: &str) -> Seen {
+        let mut seen = Seen::default();
+        let mut synced = 0;
+        // The writes that a sync under way covers, by thread.
+        let mut syncing: BTreeMap<&str, usize> = BTreeMap::new();
+        for line in trace.lines() {
+            let Some((thread, call)) = line.split_once(' ') else {
+                continue;
+            };
+            let call = call.trim_start();
+            let of_store = call.contains(&hex("/db")) || call.contains("/db>");
+            if call.starts_with("pwrite") && of_store {
+                seen.writes += 1;
+            }
+            if call.starts_with("fdatasync(") && of_store {
+                syncing.insert(thread, seen.writes);
+            }
+            let ended = call.contains("fdatasync resumed") || call.starts_with("fdatasync(");
+            if ended
+                && call.trim_end().ends_with("= 0")
+                && let Some(covered) = syncing.remove(thread)
+            {
+                seen.syncs += 1;
+                seen.commits += usize::from(covered > synced);
+                synced = synced.max(covered);
+            }
+            let sends = ["write(", "writev(", "sendto(", "sendmsg("];
+            let to_socket = call.split(['<', '>']).nth(1).is_some_and(is_socket);
+            if sends.iter().any(|name| call.starts_with(name)) && to_socket {
+                let answers = frames(&bytes_of(call))
+                    .filter(|&kind| kind == HEADERS)
+                    .count();
+                seen.answers += answers;
+                seen.unsynced += usize::from(answers > 0 && synced < seen.writes);
+            }
+        }
+        seen
+    }
+
+    fn is_socket(path: &str) -> bool {
+        let path = unhex(path);
+        path.starts_with(b"TCP:") || path.starts_with(b"socket:")
+    }
+
+    fn hex(text: &str) -> String {
+        text.bytes().map(|byte| format!("\\x{byte:02x}")).collect()
+    }
+
+    /// `-xx` writes every byte as `\x..`, paths included in some versions.
+    fn unhex(text: &str) -> Vec<u8> {
+        if !text.starts_with("\\x") {
+            return text.as_bytes().to_vec();
+        }
+        let digits = text.split("\\x").skip(1);
+        digits
+            .filter_map(|digits| u8::from_str_radix(digits.get(..2)?, 16).ok())
+            .collect()
+    }
+
+    /// What a call writes: every text in quotes.
+    fn bytes_of(call: &str) -> Vec<u8> {
+        call.split('"').skip(1).step_by(2).flat_map(unhex).collect()
+    }
+
+    /// The kinds of the frames.
+    fn frames(bytes: &[u8]) -> impl Iterator<Item = u8> {
+        let mut rest = bytes;
+        std::iter::from_fn(move || {
+            let header = rest.get(..FRAME_HEADER_BYTES)?;
+            let length = u32::from_be_bytes([0, header[0], header[1], header[2]]) as usize;
+            let kind = header[3];
+            rest = rest.get(FRAME_HEADER_BYTES + length..).unwrap_or_default();
+            Some(kind)
+        })
+    }
 }

@@ -5,12 +5,17 @@
     reason = "tests of the shells need clocks and tasks"
 )]
 
+mod process;
 mod world;
 
 mod farm_agents;
 mod farm_campaigns;
 mod farm_leases;
+mod farm_shares;
+mod faults;
 mod grpc;
 mod kill;
+mod load;
 mod simulation;
 mod store;
+mod store_dump;

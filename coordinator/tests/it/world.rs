@@ -5,8 +5,8 @@ use std::time::Duration;
 use uuid::Uuid;
 use wattfarm_coordinator::farm::{
     Acknowledgement, Budget, CampaignStatus, Change, CreateToken, Enroll, Event, Farm, GetCampaign,
-    Lease, LeaseJobs, Outcome, ProposeLayers, Proposed, Refusal, Report, ReportResults, Request,
-    RequestModels, SecretHash, Timestamp,
+    Lease, LeaseJobs, Outcome, Owner, ProposeLayers, Proposed, Refusal, Report, ReportResults,
+    Request, RequestModels, SecretHash, Timestamp, Weight,
 };
 use wattfarm_coordinator::store::{MemoryStore, Store as _};
 use wattfarm_cost::id::{AgentId, CampaignId, JobId, LeaseNumber};
@@ -278,11 +278,14 @@ pub(crate) fn request(id: CampaignId, budget: Budget) -> RequestModels {
         target_error: Some(10.0),
         budget,
         excluded: vec![],
+        weight: Weight::default(),
+        urgent: false,
     };
     RequestModels {
         id,
         platform: platform(1).slug(),
         request,
+        owner: Owner::Anonymous,
     }
 }
 

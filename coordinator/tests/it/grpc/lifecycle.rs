@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use tonic::Code;
 use wattfarm_coordinator::farm::{Change, Records, Task};
-use wattfarm_coordinator::store::{MemoryStore, Store, StoreError};
+use wattfarm_coordinator::store::{MemoryStore, Sink, Store, StoreError};
 use wattfarm_cost::id::JobId;
 use wattfarm_cost::model::ModelKey;
 use wattfarm_cost::{Measurement, Model};
@@ -202,6 +202,10 @@ impl Store for Failing {
 
     fn model_versions_after(&self, key: &ModelKey, version: u64) -> Result<Vec<Model>, StoreError> {
         self.memory.model_versions_after(key, version)
+    }
+
+    fn copy(&self, sink: &mut Sink<'_>) -> Result<(), StoreError> {
+        self.memory.copy(sink)
     }
 }
 

@@ -1,17 +1,22 @@
 //! A whole coordinator over a real socket.
 
+mod authorization;
 mod journey;
 mod lifecycle;
 mod refusals;
+mod tls;
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::oneshot;
 use tonic::Status;
-use wattfarm_coordinator::server::Server;
+use tonic::transport::ServerTlsConfig;
+use wattfarm_coordinator::farm::Role;
+use wattfarm_coordinator::server::{Server, Settings};
 use wattfarm_coordinator::store::{MemoryStore, Store};
 use wattfarm_proto::connect::{Connection, unary};
+use wattfarm_proto::tls::TlsArgs;
 use wattfarm_proto::v1;
 use wattfarm_proto::v1::report_results_request::Report;
 use wattfarm_proto::v1::report_results_request::report::Outcome;
@@ -42,18 +47,45 @@ impl Farm {
     }
 
     pub(crate) async fn over(store: Arc<dyn Store>) -> Self {
-        let server =
-            Server::start(store, OPERATOR, "127.0.0.1:0".parse().expect("an address")).await;
-        let server = server.expect("starts");
+        Self::with(store, Some(Role::Request)).await
+    }
+
+    pub(crate) async fn with(store: Arc<dyn Store>, anonymous: Option<Role>) -> Self {
+        Self::run(store, None, &TlsArgs::default(), anonymous).await
+    }
+
+    pub(crate) async fn encrypted(
+        store: Arc<dyn Store>,
+        tls: ServerTlsConfig,
+        clients: &TlsArgs,
+        anonymous: Option<Role>,
+    ) -> Self {
+        Self::run(store, Some(tls), clients, anonymous).await
+    }
+
+    async fn run(
+        store: Arc<dyn Store>,
+        tls: Option<ServerTlsConfig>,
+        clients: &TlsArgs,
+        anonymous: Option<Role>,
+    ) -> Self {
+        let settings = Settings {
+            operator_key: OPERATOR.to_owned(),
+            listen: "127.0.0.1:0".parse().expect("an address"),
+            tls,
+            anonymous,
+        };
+        let server = Server::start(store, settings).await.expect("starts");
         let address = server.address().to_string();
         let (stop, stopping) = oneshot::channel();
         let stopped = tokio::spawn(server.run_until(async {
             let _ = stopping.await;
         }));
-        let operator = Connection::open(&address, Some(OPERATOR))
+        let target = clients.target(&address).expect("good options");
+        let operator = Connection::open(&target, Some(OPERATOR))
             .await
             .expect("connects");
-        let anybody = Connection::open(&address, None).await.expect("connects");
+        let anybody = Connection::open(&target, None).await.expect("connects");
         Self {
             address,
             operator,

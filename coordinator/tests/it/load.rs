@@ -1,0 +1,256 @@
+//! `make bench-farm`: the real coordinator under a thousand agents, over loopback.
+//!
+//! First as fast as it goes: each agent takes 16 jobs, reports 16 records of 1 KiB, and again. Then at a pace: a thousand
+//! leases a second, one job each. The load generator runs on the same cores, so both are seen together.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use tokio::sync::Semaphore;
+use wattfarm_proto::connect::{Connection, unary};
+use wattfarm_proto::v1;
+use wattfarm_proto::v1::report_results_request::Report;
+use wattfarm_proto::v1::report_results_request::report::Outcome;
+
+use crate::process::Coordinator;
+use crate::world::{layer, platform, reading, uuid};
+
+/// Jobs in a batch.
+const BATCH: u32 = 16;
+
+/// The most outstanding jobs of one campaign.
+const CAMPAIGN_JOBS: u64 = 4096;
+
+fn number(name: &str, otherwise: u64) -> u64 {
+    let text = std::env::var(name).ok().filter(|text| !text.is_empty());
+    text.map_or(otherwise, |text| text.parse().expect("a number"))
+}
+
+/// A reading whose record has about 1 KiB.
+fn kibibyte() -> v1::Reading {
+    let mut reading = reading(1.25);
+    reading.runtime.samples_ms = (0..90).map(|sample| 1.0 + sample as f32 / 64.0).collect();
+    (&reading).into()
+}
+
+async fn enrol(coordinator: &Coordinator, operator: &Connection, agents: u64) -> Vec<Connection> {
+    let mut connections = Vec::new();
+    for number in 0..agents {
+        let request = v1::CreateTokenRequest::default();
+        let token = operator
+            .farm()
+            .create_token(unary(request))
+            .await
+            .expect("the key");
+        let mut credential = vec![0xa5; 24];
+        credential.extend(number.to_be_bytes());
+        let text: String = credential
+            .iter()
+            .map(|byte| format!("{byte:02x}"))
+            .collect();
+        let request = v1::EnrollRequest {
+            token: token.into_inner().token,
+            credential,
+            name: format!("agent {number}"),
+            platform: Some((&platform(1)).into()),
+        };
+        operator
+            .agents()
+            .enroll(unary(request))
+            .await
+            .expect("a good token");
+        let connection = Connection::open(&coordinator.address, Some(&text)).await;
+        connections.push(connection.expect("connects"));
+    }
+    connections
+}
+
+/// Makes jobs; each layer is another's.
+async fn make_jobs(operator: &Connection, jobs: u64, first_campaign: u64) {
+    for campaign in 0..jobs.div_ceil(CAMPAIGN_JOBS) {
+        let id = uuid(first_campaign + campaign).to_string();
+        let budget = v1::campaign_request::budget::Budget::Jobs(u64::from(u32::MAX));
+        let request = v1::CampaignRequest {
+            campaign_id: id.clone(),
+            platform: platform(1).slug(),
+            budget: Some(v1::campaign_request::Budget {
+                budget: Some(budget),
+            }),
+            ..Default::default()
+        };
+        let request = v1::RequestModelsRequest {
+            campaign: Some(request),
+        };
+        operator
+            .models()
+            .request_models(unary(request))
+            .await
+            .expect("a good request");
+        for part in 0..CAMPAIGN_JOBS / 1024 {
+            let first = (first_campaign + campaign) * CAMPAIGN_JOBS + part * 1024;
+            let layers = (first..first + 1024)
+                .map(|number| (&layer(number)).into())
+                .collect();
+            let request = v1::ProposeLayersRequest {
+                campaign_id: id.clone(),
+                layers,
+            };
+            operator
+                .trainer()
+                .propose_layers(unary(request))
+                .await
+                .expect("room");
+        }
+    }
+}
+
+/// Takes jobs and reports them: how many, and how long the lease took.
+async fn turn(agent: &Connection, jobs_max: u32, reading: &v1::Reading) -> (usize, Duration) {
+    let request = v1::LeaseJobsRequest {
+        max_jobs: jobs_max,
+        wait_ms: 0,
+        held: vec![],
+    };
+    let began = Instant::now();
+    let leased = agent
+        .agents()
+        .lease_jobs(unary(request))
+        .await
+        .expect("it runs")
+        .into_inner();
+    let took = began.elapsed();
+    let report = |lease: &v1::lease_jobs_response::Lease| Report {
+        job_id: lease.job_id.clone(),
+        lease: lease.lease,
+        outcome: Some(Outcome::Reading(reading.clone())),
+    };
+    let reports: Vec<_> = leased.leases.iter().map(report).collect();
+    let done = reports.len();
+    if done > 0 {
+        let request = v1::ReportResultsRequest { reports };
+        agent
+            .agents()
+            .report_results(unary(request))
+            .await
+            .expect("it runs");
+    }
+    (done, took)
+}
+
+fn percentile(sorted: &[Duration], percent: usize) -> f64 {
+    let at = (sorted.len() * percent / 100).min(sorted.len().saturating_sub(1));
+    sorted
+        .get(at)
+        .map_or(f64::NAN, |took| took.as_secs_f64() * 1000.0)
+}
+
+fn resident_mib(process: u32) -> u64 {
+    let status = std::fs::read_to_string(format!("/proc/{process}/status")).expect("Linux");
+    let line = status
+        .lines()
+        .find(|line| line.starts_with("VmRSS"))
+        .expect("always there");
+    line.split_whitespace()
+        .nth(1)
+        .map_or(0, |kib| kib.parse::<u64>().expect("a number") / 1024)
+}
+
+fn disk_mib(folder: &std::path::Path) -> u64 {
+    use std::os::unix::fs::MetadataExt as _;
+    let blocks = std::fs::metadata(folder.join("store/db"))
+        .expect("is there")
+        .blocks();
+    blocks * 512 >> 20
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "takes minutes: make bench-farm"]
+async fn a_thousand_agents() {
+    let (agents, jobs) = (number("AGENTS", 1000), number("JOBS", 100_000));
+    let temporary = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).expect("a folder");
+    let folder = temporary.path();
+    let coordinator = Coordinator::start(folder).await;
+    let process = coordinator.process.id().expect("it runs");
+    let operator = coordinator.operator(folder).await;
+    let connections = enrol(&coordinator, &operator, agents).await;
+    println!(
+        "{agents} agents, connected and idle: {} MiB resident",
+        resident_mib(process)
+    );
+    let began = Instant::now();
+    make_jobs(&operator, jobs, 1).await;
+    println!("{jobs} jobs made in {:.1} s", began.elapsed().as_secs_f64());
+
+    let reading = Arc::new(kibibyte());
+    let began = Instant::now();
+    let at_work = connections.iter().cloned().map(|agent| {
+        let reading = Arc::clone(&reading);
+        tokio::spawn(async move {
+            let (mut done, mut leases) = (0, Vec::new());
+            loop {
+                let (some, took) = turn(&agent, BATCH, &reading).await;
+                leases.push(took);
+                if some == 0 {
+                    return (done, leases);
+                }
+                done += some;
+            }
+        })
+    });
+    let at_work: Vec<_> = at_work.collect();
+    let (mut done, mut leases) = (0, Vec::new());
+    for agent in at_work {
+        let (some, took) = agent.await.expect("does not panic");
+        done += some;
+        leases.extend(took);
+    }
+    let seconds = began.elapsed().as_secs_f64();
+    leases.sort_unstable();
+    println!(
+        "as fast as it goes: {done} completions in {seconds:.1} s, {:.0} a second; a lease of {BATCH} took {:.0} ms in the \
+         middle, {:.0} ms at p99",
+        done as f64 / seconds,
+        percentile(&leases, 50),
+        percentile(&leases, 99),
+    );
+    println!(
+        "then: {} MiB resident, {} MiB of disk for {done} records",
+        resident_mib(process),
+        disk_mib(folder)
+    );
+
+    let (paced_seconds, a_second) = (10, 1000_u64);
+    make_jobs(&operator, paced_seconds * a_second, 100_000).await;
+    let began = Instant::now();
+    let in_flight = Arc::new(Semaphore::new(1000));
+    let mut at_work = Vec::new();
+    for ticket in 0..paced_seconds * a_second {
+        let due = began + Duration::from_micros(ticket * 1_000_000 / a_second);
+        tokio::time::sleep_until(due.into()).await;
+        let permit = Arc::clone(&in_flight)
+            .acquire_owned()
+            .await
+            .expect("never closed");
+        let agent = connections[(ticket % agents) as usize].clone();
+        let reading = Arc::clone(&reading);
+        at_work.push(tokio::spawn(async move {
+            let (_, took) = turn(&agent, 1, &reading).await;
+            drop(permit);
+            took
+        }));
+    }
+    let mut leases = Vec::new();
+    for turn in at_work {
+        leases.push(turn.await.expect("does not panic"));
+    }
+    leases.sort_unstable();
+    println!(
+        "at {a_second} leases a second (kept {:.0}): a lease took {:.1} ms in the middle, {:.1} ms at p99, {:.1} ms at most",
+        leases.len() as f64 / began.elapsed().as_secs_f64(),
+        percentile(&leases, 50),
+        percentile(&leases, 99),
+        percentile(&leases, 100),
+    );
+    drop((operator, connections));
+    coordinator.end().await;
+}
