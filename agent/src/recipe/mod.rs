@@ -16,7 +16,7 @@ use wattfarm_cost::measurement::{Recipe, Runtime};
 pub use cache::Scratch;
 use calls::Calls;
 pub use clock::{Clock, Monotonic};
-pub use statistics::median_interval;
+pub use statistics::{mean_half_width, median_interval};
 pub use stop::{StopRule, Verdict};
 
 /// Something that can be called again and again.
