@@ -88,9 +88,26 @@ pub enum Void {
 }
 
 impl Void {
-    /// Whether the device is somebody else's at the moment: no fault, and no use in trying again at once.
-    pub fn is_company(&self) -> bool {
-        matches!(self, Self::Foreign(_))
+    /// Whether what was measured beside power is worthless too: the device was not itself, or not ours. Otherwise only
+    /// power could not be told.
+    pub fn spoils_runtime(&self) -> bool {
+        match self {
+            Self::ThermalSlowdown(_)
+            | Self::HardwareSlowdown(_)
+            | Self::PowerBrake(_)
+            | Self::ClockDrift { .. }
+            | Self::ClockLow { .. }
+            | Self::Foreign(_)
+            | Self::Slept(_)
+            | Self::Fault(_) => true,
+            Self::Mig
+            | Self::Vgpu
+            | Self::CounterReset
+            | Self::CounterStuck
+            | Self::TimeSet(_)
+            | Self::NotRead(_)
+            | Self::TooFewTicks { .. } => false,
+        }
     }
 }
 

@@ -58,7 +58,9 @@ impl Holdings {
             Outcome::Measured(reading) => Wire::Reading((&*reading).into()),
             Outcome::Infeasible(reason) => Wire::Infeasible(reason),
             Outcome::Failed(reason) => Wire::Failed(reason),
-            Outcome::Returned => Wire::Returned("the agent is stopping".to_owned()),
+            Outcome::Returned => {
+                Wire::Returned("the agent stops, or has not the device to itself".to_owned())
+            }
         };
         self.push(&result.job, outcome);
     }
@@ -153,6 +155,7 @@ fn job(message: &Lease) -> std::result::Result<Job, FieldError> {
         lease: message.lease,
         subject: Subject::try_from(subject).map_err(|error| error.within("subject"))?,
         recipe: parse("recipe", &message.recipe)?,
+        want_power: message.want_power,
     })
 }
 

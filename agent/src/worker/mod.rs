@@ -21,7 +21,7 @@ use wattfarm_proto::v1;
 use wattfarm_proto::v1::report_results_request::Report;
 
 use holdings::Holdings;
-pub use measuring::{Job, Outcome, Result, measuring_thread};
+pub use measuring::{Bench, Job, Outcome, Result, measuring_thread};
 
 /// Leases held at once: enough that the measuring thread never waits for a round trip, few enough that an agent that dies
 /// holds little up.
