@@ -143,7 +143,9 @@ fn main() -> anyhow::Result<()> {
     }
     let cores = Cores::split(args.core)?;
     match &args.command {
-        Some(Command::Additivity { networks, batch }) => print_additivity(networks, *batch, &cores),
+        Some(Command::Additivity { networks, batch }) => {
+            print_additivity(&args, networks, *batch, &cores)
+        }
         None => work(&args, &cores),
     }
 }
@@ -310,8 +312,9 @@ fn work(args: &Args, cores: &Cores) -> anyhow::Result<()> {
             }
             tracing::info!("stopping");
         };
+        let spooled = worker::Spool::open(&args.state).context("open the spool of reports")?;
         tracing::info!(agent.id = %identity.agent, "ready");
-        worker::run(connection, jobs, results, stopping, stop).await
+        worker::run(connection, jobs, results, spooled, stopping, stop).await
     });
     // A call of a large network can take longer than anybody waits for an agent to end: it ends with the process then.
     let patience = Instant::now() + Duration::from_secs(2);
@@ -325,13 +328,19 @@ fn work(args: &Args, cores: &Cores) -> anyhow::Result<()> {
 }
 
 #[expect(clippy::print_stdout, reason = "the command's answer")]
-fn print_additivity(networks: &[String], batch: u64, cores: &Cores) -> anyhow::Result<()> {
+fn print_additivity(
+    args: &Args,
+    networks: &[String],
+    batch: u64,
+    cores: &Cores,
+) -> anyhow::Result<()> {
     let networks: Vec<_> = networks
         .iter()
         .map(|name| zoo::build(name, Some(batch), Dtype::F32))
         .collect::<Result<_, _>>()?;
     device::pin(&[cores.measuring]).context("pin to the measuring core")?;
-    let executor = Executor::new(device::memory()?);
+    let (_, bench) = prepare(args, cores)?;
+    let executor = (bench.executor)();
     let (mut scratch, clock) = (Scratch::for_recipes(), Monotonic::start());
     println!(
         "{:28} {:>5} {:>10} {:>10} {:>8} {:>8}",
