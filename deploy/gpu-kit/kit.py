@@ -153,8 +153,8 @@ class Campaign:
             if campaign["ended_at_ms"] is None:
                 self.ask("campaigns", "--cancel", campaign["id"])
         token = self.ask("token", "create", "--note", "kit")["token"]
-        self.agent_options = ["--state", self.farm / "agent", *device_options(self.args)]
-        self.spawn("agent", "--token", token, *self.agent_options)
+        options = device_options(self.args, power=self.args.power)
+        self.spawn("agent", "--token", token, "--state", self.farm / "agent", *options)
         self.spawn("trainer", "--operator-key-file", key)
 
         def connected():
@@ -211,7 +211,7 @@ class Campaign:
             timeout=max(seconds, 5), check=False, start_new_session=True,
         )
         if done.returncode != 0:
-            raise ValueError(f"wattfarm {arguments[0]}: {done.stderr.strip()[-500:]}")
+            raise ValueError(f"wattfarm {' '.join(map(str, arguments))}: {done.stderr.strip()[-500:]}")
         return done.stdout
 
     def ask(self, *arguments, seconds: float = 60):
@@ -262,7 +262,8 @@ class Campaign:
             if self.left(GAP_END) < 5:
                 lines.append(f"no time was left for {network}")
                 continue
-            command = [KIT / "bin" / "wattfarm-agent", *self.agent_options, "--power", "off", "additivity", network]
+            options = device_options(self.args, power="off")
+            command = [KIT / "bin" / "wattfarm-agent", "--state", self.farm / "agent", *options, "additivity", network]
             log = (self.farm / "additivity.log").open("ab")
             try:
                 done = subprocess.run(
@@ -358,8 +359,8 @@ class Campaign:
         return "\n".join(text) + "\n"
 
 
-def device_options(args: argparse.Namespace) -> list[str]:
-    options = ["--device", args.device, "--power", args.power, "--power-share", str(args.power_share), "--quick-probe"]
+def device_options(args: argparse.Namespace, power: str) -> list[str]:
+    options = ["--device", args.device, "--power", power, "--power-share", str(args.power_share), "--quick-probe"]
     if args.lock_clock_mhz:
         options += ["--lock-clock-mhz", str(args.lock_clock_mhz)]
     if args.sensor_gain:

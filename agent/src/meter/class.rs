@@ -155,23 +155,20 @@ pub(super) fn rise(
     changes.iter().filter(within).map(share).collect()
 }
 
-/// How long after their steps many rises, taken together, are short of the whole way by more than [`SHORT`], in s. Each
+/// How long after their steps many rises, taken together, are short of the whole way by more than the share `short`, in s. Each
 /// `width_s` is judged by its mean: single readings scatter.
-pub(super) fn settled_after(rises: &[Rise], width_s: f64) -> f64 {
+pub(super) fn settled_after(rises: &[Rise], width_s: f64, short: f64) -> f64 {
     let mut bins: Vec<(f64, u32)> = Vec::new();
     for &(after_s, share) in rises.iter().flatten() {
         let bin = ((after_s / width_s) as usize).min(BINS_MAX);
         bins.resize(bins.len().max(bin + 1), (0.0, 0));
         bins[bin] = (bins[bin].0 + share, bins[bin].1 + 1);
     }
-    let is_short = |&(sum, count): &(f64, u32)| count > 0 && sum < (1.0 - SHORT) * f64::from(count);
+    let is_short = |&(sum, count): &(f64, u32)| count > 0 && sum < (1.0 - short) * f64::from(count);
     bins.iter()
         .rposition(is_short)
         .map_or(0.0, |last| (last + 1) as f64 * width_s)
 }
-
-/// A rise within this share of the whole way has settled.
-const SHORT: f64 = 0.02;
 
 /// Bins of a rise at most: far more than any sensor takes.
 const BINS_MAX: usize = 10_000;
@@ -227,7 +224,7 @@ mod tests {
                     .collect()
             })
             .collect();
-        let settled_s = settled_after(&rises, 0.1);
+        let settled_s = settled_after(&rises, 0.1, 0.02);
         assert_eq!(settled_s, 0.1);
         let window = window(&rises, settled_s);
         assert!((window - 0.025).abs() < 0.002, "{window}");

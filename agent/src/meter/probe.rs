@@ -48,6 +48,10 @@ const PLATEAU_S: f64 = 1.0;
 const FLICKERS: u32 = 60;
 const FLICKER_S: (f64, f64) = (0.012, 0.06);
 
+/// A rise within this share of the whole way has settled: over many steps, and over one, whose readings scatter.
+const SETTLED: f64 = 0.02;
+const ROUGHLY_SETTLED: f64 = 0.1;
+
 /// A source that moves by less than this between idle and busy, in W and as a share, doesn't follow the load.
 const SWING_W: f64 = 2.0;
 const SWING_SHARE: f64 = 0.03;
@@ -99,7 +103,7 @@ pub fn probe(stage: &mut dyn Stage, thoroughness: Thoroughness) -> Result<Sensor
         .iter()
         .map(|(_, update_s, _)| *update_s)
         .fold(0.0, f64::max);
-    let half_s = (1.25 * slowest_s + 3.0 * longest_s).clamp(0.2, STEP_S);
+    let half_s = (1.4 * slowest_s + 3.0 * longest_s).clamp(0.2, STEP_S);
     let mut waves: Vec<Busy> = Vec::new();
     for wave in 0..thoroughness.waves() {
         // Each step comes elsewhere in the sensors' period.
@@ -125,7 +129,7 @@ pub fn probe(stage: &mut dyn Stage, thoroughness: Thoroughness) -> Result<Sensor
             .iter()
             .map(|wave| rise(&changes, wave.from_s, wave.to_s, step.idle_w, step.busy_w))
             .collect();
-        let settled_s = settled_after(&rises, update_s);
+        let settled_s = settled_after(&rises, update_s, SETTLED);
         let sensor = Sensor {
             update_s,
             window_s: window(&rises, settled_s),
@@ -183,7 +187,7 @@ impl Step {
             return None;
         }
         let rise = rise(&power, busy.from_s, busy.to_s, idle_w, busy_w);
-        let settled_s = settled_after(&[rise], 0.1);
+        let settled_s = settled_after(&[rise], 0.1, ROUGHLY_SETTLED);
         Some(Self {
             idle_w,
             busy_w,
