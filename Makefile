@@ -12,7 +12,7 @@ export LIBTORCH := $(CURDIR)/target/libtorch
 SETUP_LIBTORCH := python3 deploy/libtorch/setup.py target/libtorch
 endif
 
-.PHONY: manual setup budget demo demo-clean pip test check bench-onnx sim kills bench-farm
+.PHONY: manual setup budget demo demo-clean gpu-kit test-gpu-kit pip test check bench-onnx sim kills bench-farm
 
 manual: ## prints this
 	@echo 'Wattfarm: what each layer of a neural network costs on each device of a farm.'
@@ -48,6 +48,23 @@ demo-clean: ## forgets what the demo has measured
 pip:
 	@python3 -m pip --version > /dev/null 2>&1 || { echo 'not found: pip for python3, which on Debian and Ubuntu comes with' >&2; \
 		echo '  sudo apt-get install python3-pip' >&2; exit 2; }
+# Binaries without what only a debugger needs, and the scripts. A box that is older than this one may lack its C library:
+# the newest version that a binary wants is printed.
+KIT := target/gpu-kit
+gpu-kit: setup ## makes target/gpu-kit, a folder that measures a box with an NVIDIA GPU
+	cargo build --release --workspace
+	@rm -rf $(KIT) && mkdir -p $(KIT)/bin
+	@cp deploy/gpu-kit/run.sh deploy/gpu-kit/kit.py deploy/gpu-kit/README.md LICENSE $(KIT)/
+	@for name in wattfarm wattfarm-agent wattfarm-coordinator wattfarm-trainer; do \
+		strip -o $(KIT)/bin/$$name $(TARGET)/release/$$name || exit 1; \
+	done
+	@echo "$(KIT): $$(du -sm $(KIT) | cut -f1) MiB, for glibc $$(grep -aoh 'GLIBC_2\.[0-9]*' $(KIT)/bin/* | \
+		sort -Vu | tail -1 | cut -d_ -f2) or later"
+	@[ $$(du -sm $(KIT) | cut -f1) -lt 60 ] || { echo 'too large: it has to be under 60 MiB' >&2; exit 1; }
+
+# The kit on this machine's CPU, with a simulated NVIDIA driver for its power: what a GPU box would do, but for the GPU.
+test-gpu-kit: gpu-kit ## runs the kit for two minutes on the CPU, with a simulated driver
+	LIBTORCH=$(LIBTORCH) deploy/gpu-kit/test.sh $(KIT) $(TARGET)/release
 
 # The whole workspace is built first: some tests start the other packages' binaries. Python's packages go into a folder of
 # ours: a system's own Python may refuse to install any.

@@ -1,4 +1,5 @@
-//! Tells the agent's binaries where to find libtorch when they run, so that they need no `LD_LIBRARY_PATH`.
+//! Compiles what tch doesn't bind of libtorch, and tells the agent's binaries where to find libtorch when they run, so that
+//! they need no `LD_LIBRARY_PATH`.
 
 use std::{env, path::PathBuf};
 
@@ -23,6 +24,15 @@ fn main() {
         );
         return;
     }
+
+    println!("cargo::rerun-if-changed=src/executor/shim.cpp");
+    cc::Build::new()
+        .cpp(true)
+        .std("c++17")
+        .file("src/executor/shim.cpp")
+        .include(libtorch.join("include"))
+        .warnings(false)
+        .compile("wattfarm_shim");
 
     // First the copy that a kit carries beside the binary, then the one of the machine it was built on. The libraries
     // find each other by themselves: each names its own folder.

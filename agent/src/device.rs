@@ -5,6 +5,7 @@ use std::fs;
 use anyhow::{Context as _, bail, ensure};
 use wattfarm_cost::platform::{Device, Platform};
 
+use crate::meter::Description;
 use crate::{cgroup, executor};
 
 /// The measuring thread's core and the cores left for everything else of ours.
@@ -70,10 +71,10 @@ pub fn pin(cores: &[usize]) -> std::io::Result<()> {
 pub fn memory() -> anyhow::Result<executor::Memory> {
     let total = meminfo("MemTotal:").context("find MemTotal in /proc/meminfo")?;
     let limit = total.min(cgroup::bounds().limit) / 5 * 4;
-    let available = || {
+    let available = Box::new(|| {
         let machine = meminfo("MemAvailable:").unwrap_or(u64::MAX);
         machine.min(cgroup::bounds().available) / 5 * 4
-    };
+    });
     Ok(executor::Memory { limit, available })
 }
 
@@ -108,6 +109,80 @@ pub fn cpu_platform() -> anyhow::Result<Platform> {
         Ok(()) => Ok(platform),
         Err(error) => bail!("this machine describes itself in a way that cannot be used: {error}"),
     }
+}
+
+/// What an agent may measure.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Wish {
+    /// The first GPU, or else the CPU.
+    Auto,
+    /// One core.
+    Cpu,
+    /// The GPU of this index among those that CUDA shows.
+    Cuda(usize),
+}
+
+/// A text that is no device.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("`{0}` is none of auto, cpu, cuda:N")]
+pub struct WishError(String);
+
+impl std::str::FromStr for Wish {
+    type Err = WishError;
+    fn from_str(text: &str) -> Result<Self, WishError> {
+        let error = || WishError(text.chars().take(80).collect());
+        match text {
+            "auto" => Ok(Self::Auto),
+            "cpu" => Ok(Self::Cpu),
+            "cuda" => Ok(Self::Cuda(0)),
+            text => {
+                let index = text.strip_prefix("cuda:").ok_or_else(error)?;
+                index.parse().map(Self::Cuda).map_err(|_| error())
+            }
+        }
+    }
+}
+
+/// NVML's index of CUDA's GPU `index`, given what `CUDA_VISIBLE_DEVICES` says and CUDA's order being that of the bus. NVML
+/// knows nothing of that variable.
+pub fn nvml_index(index: usize, visible: Option<&str>) -> anyhow::Result<u32> {
+    let own = match visible.map(str::trim).filter(|list| !list.is_empty()) {
+        None => index.to_string(),
+        Some(list) => {
+            let entry = list.split(',').nth(index).map(str::trim);
+            entry
+                .with_context(|| format!("CUDA_VISIBLE_DEVICES={list} shows no GPU {index}"))?
+                .to_owned()
+        }
+    };
+    own.parse().with_context(|| {
+        format!("CUDA_VISIBLE_DEVICES names a GPU as `{own}`: name it by its index, so that its meter can be found")
+    })
+}
+
+/// The platform of a GPU.
+pub fn cuda_platform(
+    board: &Description,
+    cuda: String,
+    cudnn: Option<String>,
+    cudnn_benchmark: bool,
+    locked_mhz: Option<u32>,
+) -> anyhow::Result<Platform> {
+    let device = Device::Cuda {
+        model: board.name.clone(),
+        memory_mib: board.memory_mib,
+        power_limit_w: board.power_limit_w,
+        clock_policy: locked_mhz.map_or("default".to_owned(), |mhz| format!("locked-{mhz}mhz")),
+        cuda,
+        cudnn,
+        cudnn_benchmark,
+    };
+    let platform = Platform {
+        device,
+        libtorch: executor::libtorch_version(),
+    };
+    platform.check().context("describe this GPU")?;
+    Ok(platform)
 }
 
 /// The first processor of /proc/cpuinfo.
@@ -171,6 +246,21 @@ mod tests {
         assert_eq!(processor.name(), "AMD EPYC (family 25 model 17)");
         assert_eq!(processor.instruction_set(), "AVX2");
         assert!(Processor::parse("model name: x\n").is_err());
+    }
+
+    #[test]
+    fn devices_are_wished_for_by_name() {
+        assert_eq!("cuda:3".parse(), Ok(Wish::Cuda(3)));
+        assert_eq!("cuda".parse(), Ok(Wish::Cuda(0)));
+        assert!("gpu".parse::<Wish>().is_err() && "cuda:x".parse::<Wish>().is_err());
+    }
+
+    #[test]
+    fn a_gpu_is_the_one_that_cuda_shows() {
+        assert_eq!(nvml_index(1, None).ok(), Some(1));
+        assert_eq!(nvml_index(1, Some("4, 6")).ok(), Some(6));
+        assert!(nvml_index(2, Some("4,6")).is_err());
+        assert!(nvml_index(0, Some("GPU-8932f937")).is_err());
     }
 
     #[test]

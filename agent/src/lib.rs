@@ -1,13 +1,14 @@
 //! The agent: measures layers and whole networks on one device and reports to a coordinator.
 //!
-//! `executor` knows libtorch and never times; `recipe` times and never sees libtorch; `worker` talks to the coordinator
-//! and does neither.
+//! `executor` knows libtorch and never times; `recipe` times and never sees libtorch; `meter` reads power and knows
+//! neither; `worker` talks to the coordinator and does none of it.
 
 pub mod additivity;
 mod cgroup;
 pub mod device;
 pub mod executor;
 pub mod identity;
+pub mod meter;
 pub mod recipe;
 pub mod worker;
 

@@ -167,6 +167,56 @@ pub struct Conditions {
     /// Seconds of measuring: warm-up, preparing each call, and the calls. Building the subject is not in it. Budgets
     /// count these.
     pub seconds: f64,
+    /// What only a board tells, through NVML.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub board: Option<Board>,
+}
+
+/// A board, and how its power was measured.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Board {
+    /// Which board of its platform it was: boards of one type differ by 8 to 22 %.
+    pub uuid: String,
+    /// Median time that the host took to launch a call, in ms. What a device takes for less time than this waits for its
+    /// host inside a network.
+    pub launch_ms: Option<f64>,
+    /// How power was measured.
+    pub trial: Option<PowerTrial>,
+    /// Why power was not measured although the job asked for it.
+    pub power_void: Option<String>,
+}
+
+/// How a figure of power came about.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct PowerTrial {
+    /// The named, versioned way of measuring, such as `power-light/1`.
+    pub procedure: String,
+    /// The mean's 95 % interval in W, apart from the sensor's gain.
+    pub low_w: f64,
+    /// Its upper end.
+    pub high_w: f64,
+    /// The sensor's reading over the truth, as the owner gave it: figures are divided by it already.
+    pub gain: Option<f64>,
+    /// Windows that the mean is of.
+    pub windows: u32,
+    /// Changes of the sensor in them.
+    pub ticks: u32,
+    /// Starting points within the sensor's period that they were spread over.
+    pub phases: u32,
+    /// Time of one call, back to back, in ms.
+    pub call_ms: f64,
+    /// The lowest clock, in MHz.
+    pub clock_min_mhz: Option<f64>,
+    /// The clock was held here, in MHz.
+    pub locked_mhz: Option<f64>,
+    /// Temperature at the beginning.
+    pub temperature_before_c: Option<f64>,
+    /// When each raw reading came, in s since the first window began; at most [`SAMPLES_MAX`].
+    pub samples_s: Vec<f32>,
+    /// And what it said, in W.
+    pub samples_w: Vec<f32>,
 }
 
 /// What the agent found.
@@ -189,6 +239,73 @@ pub struct ReadingError {
     pub field: &'static str,
     /// What is wrong with it.
     pub reason: String,
+}
+
+impl Board {
+    /// Refuses what is not finite, an interval upside down, and texts or samples that are too long.
+    fn check(&self) -> Result<(), ReadingError> {
+        let refuse = |field, reason: &str| {
+            Err(ReadingError {
+                field,
+                reason: reason.to_owned(),
+            })
+        };
+        if self.uuid.len() > 200
+            || self
+                .power_void
+                .as_ref()
+                .is_some_and(|text| text.len() > 1000)
+        {
+            return refuse("conditions.board", "holds a text that is too long");
+        }
+        if self
+            .launch_ms
+            .is_some_and(|ms| !(ms.is_finite() && ms >= 0.0))
+        {
+            return refuse("conditions.board.launch_ms", "is not a time");
+        }
+        let Some(trial) = &self.trial else {
+            return Ok(());
+        };
+        if trial.procedure.is_empty() || trial.procedure.len() > 120 {
+            return refuse(
+                "conditions.board.trial.procedure",
+                "must have 1 to 120 bytes",
+            );
+        }
+        let figures = [trial.low_w, trial.high_w, trial.call_ms];
+        if figures
+            .iter()
+            .any(|figure| !(figure.is_finite() && *figure > 0.0))
+            || trial.low_w > trial.high_w
+        {
+            return refuse(
+                "conditions.board.trial",
+                "holds a figure that is not positive, or an interval upside down",
+            );
+        }
+        if trial.gain.is_some_and(|gain| !(0.1..=10.0).contains(&gain)) {
+            return refuse("conditions.board.trial.gain", "must be 0.1 to 10");
+        }
+        let samples = [&trial.samples_s, &trial.samples_w];
+        if trial.samples_s.len() != trial.samples_w.len() || trial.samples_s.len() > SAMPLES_MAX {
+            return refuse(
+                "conditions.board.trial.samples",
+                "must be at most 4096 pairs",
+            );
+        }
+        match samples
+            .into_iter()
+            .flatten()
+            .all(|sample| sample.is_finite())
+        {
+            true => Ok(()),
+            false => refuse(
+                "conditions.board.trial.samples",
+                "holds what is not a number",
+            ),
+        }
+    }
 }
 
 impl Reading {
@@ -268,6 +385,9 @@ impl Reading {
             );
         }
         let texts = [&conditions.agent_version, &conditions.host];
+        if let Some(board) = &conditions.board {
+            board.check()?;
+        }
         if texts
             .into_iter()
             .chain(&conditions.driver)

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use wattfarm_cost::hash::Hash;
 use wattfarm_cost::layer::{Dtype, Kind, Layer, MemoryFormat, Value};
 use wattfarm_cost::measurement::{
-    Conditions, Measurement, Power, Reading, Recipe, Runtime, Subject,
+    Board, Conditions, Measurement, Power, PowerTrial, Reading, Recipe, Runtime, Subject,
 };
 use wattfarm_cost::model::{
     Bound, LayerPrediction, Limit, Model, ModelKey, NetworkPrediction, Provenance, Scale, Target,
@@ -380,6 +380,7 @@ impl TryFrom<v1::Reading> for Reading {
                 throttle_reasons: conditions.throttle_reasons,
                 measured_at_ms: conditions.measured_at_ms,
                 seconds: conditions.seconds,
+                board: conditions.board.map(Board::from),
             },
         };
         reading
@@ -421,7 +422,58 @@ impl From<&Reading> for v1::Reading {
                 throttle_reasons: conditions.throttle_reasons,
                 measured_at_ms: conditions.measured_at_ms,
                 seconds: conditions.seconds,
+                board: conditions.board.map(v1::reading::Board::from),
             }),
+        }
+    }
+}
+
+impl From<v1::reading::Board> for Board {
+    fn from(message: v1::reading::Board) -> Self {
+        Self {
+            uuid: message.uuid,
+            launch_ms: message.launch_ms,
+            trial: message.trial.map(|trial| PowerTrial {
+                procedure: trial.procedure,
+                low_w: trial.low_w,
+                high_w: trial.high_w,
+                gain: trial.gain,
+                windows: trial.windows,
+                ticks: trial.ticks,
+                phases: trial.phases,
+                call_ms: trial.call_ms,
+                clock_min_mhz: trial.clock_min_mhz,
+                locked_mhz: trial.locked_mhz,
+                temperature_before_c: trial.temperature_before_c,
+                samples_s: trial.samples_s,
+                samples_w: trial.samples_w,
+            }),
+            power_void: message.power_void,
+        }
+    }
+}
+
+impl From<Board> for v1::reading::Board {
+    fn from(board: Board) -> Self {
+        Self {
+            uuid: board.uuid,
+            launch_ms: board.launch_ms,
+            trial: board.trial.map(|trial| v1::reading::PowerTrial {
+                procedure: trial.procedure,
+                low_w: trial.low_w,
+                high_w: trial.high_w,
+                gain: trial.gain,
+                windows: trial.windows,
+                ticks: trial.ticks,
+                phases: trial.phases,
+                call_ms: trial.call_ms,
+                clock_min_mhz: trial.clock_min_mhz,
+                locked_mhz: trial.locked_mhz,
+                temperature_before_c: trial.temperature_before_c,
+                samples_s: trial.samples_s,
+                samples_w: trial.samples_w,
+            }),
+            power_void: board.power_void,
         }
     }
 }

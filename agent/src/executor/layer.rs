@@ -420,7 +420,7 @@ mod tests {
         assert!(padded_bytes(&lopsided) > 4 * 1_000_000);
         let executor = crate::executor::Executor::new(crate::executor::Memory {
             limit: 1 << 30,
-            available: || u64::MAX,
+            available: Box::new(|| u64::MAX),
         });
         for layer in [norm, lopsided] {
             let refused = executor.build(&Subject::Layer(layer)).err();

@@ -1,13 +1,18 @@
 //! Running layers and networks in libtorch, in eager mode without gradients. The only place that knows tch.
 
 mod allocator;
+pub mod cuda;
 mod layer;
 mod network;
 mod values;
 
+use std::rc::Rc;
+use std::sync::OnceLock;
+
 use tch::{Kind, TchError, Tensor};
 use wattfarm_cost::layer::{Dtype, MemoryFormat, Shape};
 use wattfarm_cost::measurement::Subject;
+use wattfarm_cost::network::{NetworkBuilder, window};
 
 use crate::recipe::{Failure, Workload};
 use values::Values;
@@ -21,13 +26,22 @@ pub struct Memory {
     /// Bytes that the owner lends at most: what needs more is infeasible here, now and later.
     pub limit: u64,
     /// Bytes that are free at the moment: what needs more may go better another time.
-    pub available: fn() -> u64,
+    pub available: Box<dyn Fn() -> u64 + Send>,
+}
+
+/// The device that this process measures, chosen once: an agent is one device.
+static DEVICE: OnceLock<tch::Device> = OnceLock::new();
+
+/// Where tensors are made.
+fn device() -> tch::Device {
+    *DEVICE.get_or_init(|| tch::Device::Cpu)
 }
 
 /// Builds workloads. One a thread: libtorch's thread settings belong to the thread that makes them.
 pub struct Executor {
     values: Values,
     memory: Memory,
+    events: Option<Rc<cuda::Runtime>>,
 }
 
 impl Executor {
@@ -38,6 +52,17 @@ impl Executor {
         Self {
             values: Values::new(),
             memory,
+            events: None,
+        }
+    }
+
+    /// Prepares libtorch for a GPU, by its index, in the calling thread. The process measures that GPU from now on.
+    pub fn on_cuda(index: usize, runtime: cuda::Runtime, memory: Memory) -> Self {
+        // Only the first choice counts, and nothing else makes one before.
+        let _ = DEVICE.set(tch::Device::Cuda(index));
+        Self {
+            events: Some(Rc::new(runtime)),
+            ..Self::new(memory)
         }
     }
 
@@ -59,17 +84,27 @@ impl Executor {
             return Err(Failure::Failed(told(available)));
         }
         let _guard = tch::no_grad_guard();
-        Ok(match subject {
+        let workload: Box<dyn Workload> = match subject {
             Subject::Layer(layer) => Box::new(layer::LayerWorkload::build(layer, &self.values)?),
             Subject::Network(network) => {
                 Box::new(network::NetworkWorkload::build(network, &self.values)?)
             }
-        })
+        };
+        match &self.events {
+            None => Ok(workload),
+            Some(runtime) => {
+                cuda::allow_tf32(dtype(subject) == Dtype::Tf32)?;
+                Ok(Box::new(cuda::OnGpu::new(workload, Rc::clone(runtime))?))
+            }
+        }
     }
 
     /// Gives memory that jobs have freed back to the system.
     pub fn release_memory(&self) {
         allocator::release();
+        if self.events.is_some() {
+            cuda::release_memory();
+        }
     }
 }
 
@@ -126,8 +161,37 @@ fn kind(dtype: Dtype) -> Result<Kind, Failure> {
         Dtype::F32 => Ok(Kind::Float),
         Dtype::F16 => Ok(Kind::Half),
         Dtype::Bf16 => Ok(Kind::BFloat16),
+        Dtype::Tf32 if device().is_cuda() => Ok(Kind::Float),
         Dtype::Tf32 => Err(Failure::Infeasible("a CPU has no TF32".to_owned())),
     }
+}
+
+/// The type of a subject's numbers.
+fn dtype(subject: &Subject) -> Dtype {
+    match subject {
+        Subject::Layer(layer) => layer.dtype(),
+        Subject::Network(network) => {
+            let first = network.layers().next();
+            first.map_or(Dtype::F32, |(_, layer)| layer.dtype())
+        }
+    }
+}
+
+/// A layer that draws much and takes little time on any device: what sensors are probed with.
+pub fn probe_load() -> Subject {
+    let (batch, channels) = if device().is_cuda() {
+        (8, 256)
+    } else {
+        (1, 64)
+    };
+    let mut builder = NetworkBuilder::new("probe", vec![batch, channels, 56, 56], Dtype::F32);
+    let input = builder.input();
+    builder.conv2d("conv", input, channels, window(3, 1, 1), 1, false);
+    Subject::Network(
+        builder
+            .finish()
+            .expect("a convolution that every test builds"),
+    )
 }
 
 fn sizes(shape: &Shape) -> Vec<i64> {
@@ -138,7 +202,7 @@ fn sizes(shape: &Shape) -> Vec<i64> {
 /// An uninitialised tensor whose values lie as the format says: tch has no memory formats, so channels-last is a
 /// contiguous tensor with its channels last, seen through a permutation.
 fn empty(shape: &Shape, kind: Kind, format: MemoryFormat) -> Result<Tensor, TchError> {
-    let options = (kind, tch::Device::Cpu);
+    let options = (kind, device());
     match (format, shape.as_slice()) {
         (MemoryFormat::ChannelsLast, &[batch, channels, height, width]) => {
             Tensor::f_empty(sizes(&vec![batch, height, width, channels]), options)?

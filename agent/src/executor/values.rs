@@ -3,6 +3,8 @@
 
 use tch::{Kind, TchError, Tensor};
 
+use super::device;
+
 /// Values drawn once, copied into every tensor: drawing anew would take longer than measuring.
 const POOL: i64 = 1 << 20;
 
@@ -18,7 +20,7 @@ impl Values {
     pub(super) fn new() -> Self {
         tch::manual_seed(SEED);
         Self {
-            pool: Tensor::randn([POOL], (Kind::Float, tch::Device::Cpu)),
+            pool: Tensor::randn([POOL], (Kind::Float, device())),
         }
     }
 

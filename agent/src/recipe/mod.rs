@@ -16,7 +16,7 @@ use wattfarm_cost::measurement::{Recipe, Runtime};
 pub use cache::Scratch;
 use calls::Calls;
 pub use clock::{Clock, Monotonic};
-pub use statistics::median_interval;
+pub use statistics::{mean_half_width, median_interval};
 pub use stop::{Spent, StopRule, Verdict};
 
 /// Something that can be called again and again.
@@ -26,6 +26,57 @@ pub trait Workload {
 
     /// One call. When it returns, the work is done.
     fn call(&mut self) -> Result<(), Failure>;
+
+    /// Pushes out of the caches what the call before left there, by touching `bytes` of something else. Not timed.
+    fn evict(&mut self, scratch: &mut Scratch, bytes: usize) -> Result<(), Failure> {
+        scratch.walk(bytes);
+        Ok(())
+    }
+
+    /// One call, timed. A device with a queue of its own times itself.
+    fn timed_call(&mut self, clock: &dyn Clock) -> Result<Timed, Failure> {
+        // The time of a call is read innermost, so that it holds nothing but the call.
+        let busy = clock.busy();
+        let start = clock.now();
+        self.call()?;
+        let took = clock.now().saturating_sub(start);
+        let busy = clock.busy().saturating_sub(busy);
+        Ok(Timed {
+            took,
+            without_core: took.saturating_sub(busy),
+            launch: None,
+        })
+    }
+
+    /// Begins a call, which may still go on when this returns.
+    fn launch(&mut self) -> Result<(), Failure> {
+        self.call()
+    }
+
+    /// Waits until every call that was begun is done.
+    fn finish(&mut self) -> Result<(), Failure> {
+        Ok(())
+    }
+}
+
+/// How long a call took.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Timed {
+    /// From its beginning to its end.
+    pub took: Duration,
+    /// Of that, without a core of the machine although one was needed.
+    pub without_core: Duration,
+    /// How long the host took to launch it, on a device with a queue of its own.
+    pub launch: Option<Duration>,
+}
+
+/// What was measured: one call's runtime, and the median time to launch it, in ms, on a device with a queue of its own.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Measured {
+    /// One call's runtime.
+    pub runtime: Runtime,
+    /// The host's part.
+    pub launch_ms: Option<f64>,
 }
 
 /// Why there is no figure.
@@ -112,6 +163,17 @@ pub fn measure(
     clock: &dyn Clock,
     stopping: &AtomicBool,
 ) -> Result<Runtime, Failure> {
+    measure_with_launch(recipe, workload, scratch, clock, stopping).map(|found| found.runtime)
+}
+
+/// As [`measure`], with the host's part of a call beside it.
+pub fn measure_with_launch(
+    recipe: Recipe,
+    workload: &mut dyn Workload,
+    scratch: &mut Scratch,
+    clock: &dyn Clock,
+    stopping: &AtomicBool,
+) -> Result<Measured, Failure> {
     let procedure = procedure(recipe);
     let began = clock.now();
     let spent = || clock.now().saturating_sub(began);
@@ -125,19 +187,16 @@ pub fn measure(
         warmup += 1;
     }
     let mut calls = Calls::default();
+    let mut launches_ms = Vec::new();
     loop {
         if stopping.load(Ordering::Relaxed) {
             return Err(Failure::Interrupted);
         }
-        scratch.walk(procedure.walked_bytes);
+        workload.evict(scratch, procedure.walked_bytes)?;
         workload.write_inputs()?;
-        // The time of a call is read innermost, so that it holds nothing but the call.
-        let busy = clock.busy();
-        let start = clock.now();
-        workload.call()?;
-        let took = clock.now().saturating_sub(start);
-        let busy = clock.busy().saturating_sub(busy);
-        calls.push(took, took.saturating_sub(busy));
+        let timed = workload.timed_call(clock)?;
+        calls.push(timed.took, timed.without_core);
+        launches_ms.extend(timed.launch.map(|launch| launch.as_secs_f64() * 1e3));
         if calls.are_enough(&procedure.stop, spent()) {
             break;
         }
@@ -149,7 +208,7 @@ pub fn measure(
             "a call took no time: the clock is too coarse".to_owned(),
         ));
     }
-    Ok(Runtime {
+    let runtime = Runtime {
         median_ms: interval.median,
         // A clock tick may be longer than a call: the interval's low end is a time all the same.
         low_ms: interval.low.max(f64::MIN_POSITIVE),
@@ -161,6 +220,10 @@ pub fn measure(
             .iter()
             .map(|&sample| (sample as f32).max(f32::MIN_POSITIVE))
             .collect(),
+    };
+    Ok(Measured {
+        runtime,
+        launch_ms: (!launches_ms.is_empty()).then(|| median_interval(&launches_ms).median),
     })
 }
 

@@ -53,6 +53,26 @@ fn rank(n: usize) -> usize {
     r.saturating_sub(1)
 }
 
+/// 97.5 % points of Student's t distribution for 1, 2, ... degrees of freedom; beyond the last the normal one's 1.96 is
+/// less than 7 % off.
+const STUDENT: [f64; 15] = [
+    12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228, 2.201, 2.179, 2.160,
+    2.145, 2.131,
+];
+
+/// Half the width of the 95 % interval of a mean of values that scatter normally; infinite for fewer than two.
+pub fn mean_half_width(values: &[f64]) -> f64 {
+    let freedom = values.len().saturating_sub(1);
+    if freedom == 0 {
+        return f64::INFINITY;
+    }
+    let count = values.len() as f64;
+    let mean = values.iter().sum::<f64>() / count;
+    let squares: f64 = values.iter().map(|value| (value - mean).powi(2)).sum();
+    let student = STUDENT.get(freedom - 1).copied().unwrap_or(2.0);
+    student * (squares / freedom as f64 / count).sqrt()
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
@@ -89,6 +109,14 @@ mod tests {
             }
         );
         assert_eq!(median_interval(&[4.0, 1.0, 2.0, 3.0]).median, 2.5);
+    }
+
+    /// Values and the t table of any textbook: 9, 10, 11 have a deviation of 1, so half of it is 4.303 / sqrt(3).
+    #[test]
+    fn the_mean_has_students_interval() {
+        assert!((mean_half_width(&[9.0, 10.0, 11.0]) - 4.303 / 3f64.sqrt()).abs() < 1e-12);
+        assert_eq!(mean_half_width(&[5.0; 4]), 0.0);
+        assert_eq!(mean_half_width(&[5.0]), f64::INFINITY);
     }
 
     proptest! {

@@ -51,25 +51,41 @@ impl Holdings {
         self.measuring.extend(self.waiting.pop_front());
     }
 
-    /// The measuring thread is done with a job.
-    pub(super) fn finished(&mut self, result: Result) {
+    /// With what an earlier run measured and could not hand in.
+    pub(super) fn with_reports(reports: Vec<Report>) -> Self {
+        Self {
+            unacknowledged: reports.into(),
+            ..Self::default()
+        }
+    }
+
+    /// Every report that is not acknowledged yet, the oldest first.
+    pub(super) fn unacknowledged(&self) -> impl Iterator<Item = &Report> {
+        self.unacknowledged.iter()
+    }
+
+    /// The measuring thread is done with a job. Returns its report.
+    pub(super) fn finished(&mut self, result: Result) -> &Report {
         self.measuring.retain(|job| job.lease != result.job.lease);
         let outcome = match result.outcome {
             Outcome::Measured(reading) => Wire::Reading((&*reading).into()),
             Outcome::Infeasible(reason) => Wire::Infeasible(reason),
             Outcome::Failed(reason) => Wire::Failed(reason),
-            Outcome::Returned => Wire::Returned("the agent is stopping".to_owned()),
+            Outcome::Returned => {
+                Wire::Returned("the agent stops, or has not the device to itself".to_owned())
+            }
         };
-        self.push(&result.job, outcome);
+        self.push(&result.job, outcome)
     }
 
-    fn push(&mut self, job: &Job, outcome: Wire) {
+    fn push(&mut self, job: &Job, outcome: Wire) -> &Report {
         let report = Report {
             job_id: job.id.clone(),
             lease: job.lease,
             outcome: Some(outcome),
         };
         self.unacknowledged.push_back(report);
+        self.unacknowledged.back().expect("just put there")
     }
 
     /// Jobs that the measuring thread has before it.
@@ -172,6 +188,7 @@ fn job(message: &Lease) -> std::result::Result<Job, FieldError> {
         lease: message.lease,
         subject: Subject::try_from(subject).map_err(|error| error.within("subject"))?,
         recipe: parse("recipe", &message.recipe)?,
+        want_power: message.want_power,
     })
 }
 

@@ -6,6 +6,7 @@
 
 mod holdings;
 mod measuring;
+mod spool;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -21,7 +22,8 @@ use wattfarm_proto::v1;
 use wattfarm_proto::v1::report_results_request::Report;
 
 use holdings::Holdings;
-pub use measuring::{Job, Outcome, Result, measuring_thread};
+pub use measuring::{Bench, Job, Outcome, Result, measuring_thread};
+pub use spool::Spool;
 
 /// Leases held at once: enough that the measuring thread never waits for a round trip, few enough that an agent that dies
 /// holds little up.
@@ -76,10 +78,11 @@ pub async fn run(
     connection: Connection,
     jobs: std::sync::mpsc::SyncSender<Job>,
     mut results: tokio::sync::mpsc::Receiver<Result>,
+    (mut spool, spooled): (Spool, Vec<Report>),
     stopping: Arc<AtomicBool>,
     stop: impl Future<Output = ()>,
 ) -> anyhow::Result<()> {
-    let mut holdings = Holdings::default();
+    let mut holdings = Holdings::with_reports(spooled);
     let mut renewals = interval(RENEW_EVERY);
     renewals.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let (mut lease_backoff, mut report_backoff) = (Backoff::new(), Backoff::new());
@@ -140,6 +143,7 @@ pub async fn run(
                         report_backoff.succeeded();
                         holdings.reported(count);
                         holdings.unwanted(&unwanted);
+                        keep(&mut spool, &holdings);
                     }
                     Err(status) => {
                         give_up_if_unknown(&status)?;
@@ -147,6 +151,7 @@ pub async fn run(
                         report_backoff.failed();
                         if is_verdict(&status) {
                             holdings.refused(&status);
+                            keep(&mut spool, &holdings);
                         }
                     }
                 }
@@ -167,7 +172,10 @@ pub async fn run(
                 }
             }
             result = results.recv() => {
-                holdings.finished(result.context("the measuring thread has died")?);
+                let report = holdings.finished(result.context("the measuring thread has died")?);
+                if let Err(error) = spool.append(report) {
+                    tracing::warn!(%error, "could not spool a report: it is lost if this agent dies");
+                }
             }
         }
     }
@@ -188,17 +196,28 @@ pub async fn run(
                 }
             }
             match results.recv().await {
-                Some(result) => holdings.finished(result),
+                Some(result) => {
+                    holdings.finished(result);
+                }
                 None => return,
             }
         }
     };
     if timeout(FAREWELL, farewell).await.is_err() || !holdings.is_empty() {
         tracing::warn!(
-            "left without handing everything in: those jobs go to another agent when their leases expire"
+            "left without handing everything in: what is measured goes in with the next start, the other jobs go to \
+             another agent when their leases expire"
         );
     }
+    keep(&mut spool, &holdings);
     Ok(())
+}
+
+/// Leaves in the spool what is not acknowledged yet.
+fn keep(spool: &mut Spool, holdings: &Holdings) {
+    if let Err(error) = spool.keep(holdings.unacknowledged()) {
+        tracing::warn!(%error, "could not clear the spool: its reports are handed in once more with the next start");
+    }
 }
 
 /// A credential that is unknown stays unknown: an operator must act.
