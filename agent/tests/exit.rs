@@ -48,7 +48,7 @@ fn without_a_coordinator_it_ends_with_an_error() {
         "--coordinator",
         "https://localhost",
     ];
-    check(&agent(&secret), "is not the address of a coordinator");
+    check(&agent(&secret), "an address with `https://` needs `--ca`");
 }
 
 #[test]

@@ -115,12 +115,13 @@ fn check(name: &str, rmspe_max: f64) {
 
 #[test]
 fn convolutions_on_a_1080_ti() {
-    check("gpu-runtime/conv2d_1080ti.csv", 20.0);
+    check("gpu-runtime/conv2d_1080ti.csv", 16.0);
 }
 
 #[test]
 fn convolutions_on_a_p100() {
-    check("gpu-runtime/conv2d_p100.csv", 26.0);
+    // A few of these layers run three times as fast as their neighbours: the root mean square hangs on two of them.
+    check("gpu-runtime/conv2d_p100.csv", 33.0);
 }
 
 #[test]

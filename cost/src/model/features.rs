@@ -14,8 +14,10 @@ const WORK: [&str; 6] = [
 ];
 /// What kinds that multiply matrices have.
 const GEMM: [&str; 4] = ["gemm_m", "gemm_n", "gemm_k", "gemm_count"];
-/// What kinds that slide a window over an image have.
-const IMAGE: [&str; 3] = ["out_height", "out_width", "uneven_padding"];
+/// What kinds with an image as output have.
+const IMAGE: [&str; 2] = ["out_height", "out_width"];
+/// What kinds have that pad each side of an image by its own amount.
+const SIDES: &str = "uneven_padding";
 
 fn has_gemm(kind: Kind) -> bool {
     matches!(
@@ -29,6 +31,10 @@ fn has_image(kind: Kind) -> bool {
         kind,
         Kind::Conv2d | Kind::ConvTranspose2d | Kind::MaxPool2d | Kind::AvgPool2d
     )
+}
+
+fn has_sides(kind: Kind) -> bool {
+    kind.field_names().contains(&"pad_top")
 }
 
 /// The names of a kind's features: its own fields (a list is its sum), then what is derived from them.
@@ -45,6 +51,9 @@ pub fn feature_names(kind: Kind) -> Vec<&'static str> {
     }
     if has_image(kind) {
         names.extend(IMAGE);
+    }
+    if has_sides(kind) {
+        names.push(SIDES);
     }
     match kind {
         Kind::Concat => names.push("entries"),
@@ -84,6 +93,9 @@ impl Features {
             let gemm = layer.gemm().expect("these kinds multiply matrices");
             values.extend([gemm.m, gemm.n, gemm.k, gemm.count].map(|size| size as f64));
         }
+        if has_image(kind) {
+            values.extend([output[2] as f64, output[3] as f64]);
+        }
         let pads = match layer.op() {
             Op::Conv2d(c) => Some([c.pad_top, c.pad_bottom, c.pad_left, c.pad_right]),
             Op::MaxPool2d(p) | Op::AvgPool2d(p) => {
@@ -93,7 +105,7 @@ impl Features {
         };
         if let Some([top, bottom, left, right]) = pads {
             let uneven = top.abs_diff(bottom) + left.abs_diff(right);
-            values.extend([output[2], output[3], uneven].map(|size| size as f64));
+            values.push(uneven as f64);
         }
         match layer.op() {
             Op::Concat(concat) => values.push(concat.in_channels.len() as f64),

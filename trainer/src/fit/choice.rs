@@ -35,8 +35,10 @@ const ROWS_PER_PRODUCT_OF_SMALL: usize = 3;
 /// Rows from which on every size is in a pool: a power law is what a layer's cost is like before anything else.
 const ROWS_FOR_SIZES: usize = 40;
 
-/// Factors of a product.
-const DEGREE: usize = 3;
+/// Factors of a product: among few rows, three factors speak of corners that no row is near.
+fn degree(rows: usize) -> usize {
+    if rows < MANY_ROWS { 2 } else { 3 }
+}
 
 /// Keeps nearly dependent columns from blowing up in least squares, without a visible effect on others.
 const RIDGE: f64 = 1e-4;
@@ -270,7 +272,7 @@ impl Member {
         let weights: Vec<f64> = seen.iter().map(|&row| problem.rows[row].weight).collect();
         let limits = Limits {
             products: pool_size(seen.len()).min(problem.terms_max),
-            degree: DEGREE,
+            degree: degree(problem.rows.len()),
         };
         let pool = growth::grow(base, seen, &target, sizes, limits);
         let columns: Vec<f64> = pool
