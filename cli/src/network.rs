@@ -98,10 +98,7 @@ pub(crate) fn load(
     dtype: Option<Dtype>,
 ) -> anyhow::Result<Vec<Loaded>> {
     let path = Path::new(name);
-    if !path
-        .extension()
-        .is_some_and(|extension| extension == "onnx")
-    {
+    if path.extension().is_none_or(|extension| extension != "onnx") {
         if !inputs.is_empty() {
             let message =
                 format!("`{name}` is a built-in network: its input has a size of its own");

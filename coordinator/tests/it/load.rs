@@ -160,7 +160,7 @@ fn disk_mib(folder: &std::path::Path) -> u64 {
     let blocks = std::fs::metadata(folder.join("store/db"))
         .expect("is there")
         .blocks();
-    blocks * 512 >> 20
+    (blocks * 512) >> 20
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -4,6 +4,10 @@
     clippy::disallowed_methods,
     reason = "tests of the shells need clocks and tasks"
 )]
+#![expect(
+    clippy::print_stdout,
+    reason = "seeds and figures are for whoever runs a test with --nocapture"
+)]
 
 mod process;
 mod world;
