@@ -166,14 +166,12 @@ impl Attempt {
         };
         let choice = choice::choose(&problem)?;
         let pairs = choice.held_out.iter().zip(&corrections);
-        let mut log_ratios: Vec<f64> = pairs.map(|(predicted, truth)| predicted - truth).collect();
-        let shift = validation::shift(&log_ratios);
-        log_ratios.iter_mut().for_each(|ratio| *ratio += shift);
+        let log_ratios: Vec<f64> = pairs.map(|(predicted, truth)| predicted - truth).collect();
         let fold_count = 1 + folds.iter().copied().max().unwrap_or(0);
         Ok(Self {
             scale,
             bounds,
-            intercept: choice.intercept + shift,
+            intercept: choice.intercept,
             terms: choice.terms,
             validation: validation::validation(fold_count, &log_ratios),
             error: choice.error,

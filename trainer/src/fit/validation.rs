@@ -10,20 +10,6 @@ pub(super) fn rmspe(log_ratios: impl Iterator<Item = f64>) -> f64 {
     f64::sqrt(sum / count)
 }
 
-/// What to add to every prediction's logarithm, so that the square sum of relative errors is least: a fit to logarithms is
-/// right in the middle, and a relative error weighs what is predicted too large more than what is predicted too small.
-///
-/// Σ (exp(rᵢ + s) − 1)² is least at s = ln(Σ exp rᵢ / Σ exp 2rᵢ).
-pub(super) fn shift(log_ratios: &[f64]) -> f64 {
-    let sum = |power: f64| {
-        log_ratios
-            .iter()
-            .map(|ratio| (power * ratio).exp())
-            .sum::<f64>()
-    };
-    (sum(1.0) / sum(2.0)).ln()
-}
-
 /// The figures of out-of-fold predictions.
 pub(super) fn validation(folds: usize, log_ratios: &[f64]) -> Validation {
     let mut errors: Vec<f64> = log_ratios
@@ -86,15 +72,6 @@ mod tests {
             validation.log_residual_low < -0.15 && validation.log_residual_high > 0.08,
             "{validation:?}"
         );
-    }
-
-    #[test]
-    fn no_other_shift_leaves_less() {
-        let ratios = [0.4, -0.1, 0.05, -0.3, 0.2];
-        let best = shift(&ratios);
-        let left = |shift: f64| rmspe(ratios.iter().map(|ratio| ratio + shift));
-        assert!(left(best) < left(best + 1e-3) && left(best) < left(best - 1e-3));
-        assert!(best < 0.0 && left(best) < left(0.0));
     }
 
     #[test]
