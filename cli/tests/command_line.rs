@@ -45,12 +45,7 @@ fn write_models(path: &Path) {
             target: Target::RuntimeMs,
         },
         version: 1,
-        scale: Scale {
-            constant: 0.01,
-            per_flop: 1e-9,
-            per_byte: 0.0,
-            costs: Vec::new(),
-        },
+        scale: Scale::of_work(0.01, 1e-9, 0.0),
         intercept: 0.0,
         terms: vec![],
         correction_min: 0.0,
@@ -63,6 +58,8 @@ fn write_models(path: &Path) {
             medape: 3.0,
             log_residual_low: -0.1,
             log_residual_high: 0.1,
+            bands: Vec::new(),
+            correlation: 1.0,
         },
         provenance: Provenance {
             recipe: Recipe::LAYER,

@@ -8,8 +8,8 @@ use wattfarm_cost::measurement::{
     Board, Conditions, Measurement, Power, PowerTrial, Reading, Recipe, Runtime, Subject,
 };
 use wattfarm_cost::model::{
-    Bound, LayerPrediction, Limit, Model, ModelKey, NetworkPrediction, Provenance, Scale, Target,
-    Validation, Weighted,
+    Band, Bound, LayerPrediction, Limit, Model, ModelKey, NetworkPrediction, Provenance, Scale,
+    Target, Validation, Weighted,
 };
 use wattfarm_cost::network::{NODES_MAX, Network, Node, Source, Step};
 use wattfarm_cost::platform::{Device, Platform};
@@ -534,6 +534,36 @@ fn weighted(list: &str, terms: &[v1::model::Term]) -> Result<Vec<Weighted>, Fiel
     terms.iter().enumerate().map(one).collect()
 }
 
+fn yardstick(time: v1::model::Scale) -> Result<Box<Scale>, FieldError> {
+    if time.time.is_some() {
+        let reason = "has a yardstick of time of its own";
+        return Err(FieldError::new("scale.time", reason));
+    }
+    Ok(Box::new(Scale {
+        constant: time.constant,
+        costs: weighted("scale.time.costs", &time.costs)?,
+        time: None,
+    }))
+}
+
+fn scale_to_wire(scale: &Scale) -> v1::model::Scale {
+    v1::model::Scale {
+        constant: scale.constant,
+        costs: scale.costs.iter().map(term_to_wire).collect(),
+        time: scale
+            .time
+            .as_deref()
+            .map(|time| Box::new(scale_to_wire(time))),
+    }
+}
+
+fn term_to_wire(weighted: &Weighted) -> v1::model::Term {
+    v1::model::Term {
+        term: weighted.term.to_string(),
+        coefficient: weighted.coefficient,
+    }
+}
+
 impl TryFrom<v1::Model> for Model {
     type Error = FieldError;
 
@@ -551,9 +581,8 @@ impl TryFrom<v1::Model> for Model {
             version: message.version,
             scale: Scale {
                 constant: scale.constant,
-                per_flop: scale.per_flop,
-                per_byte: scale.per_byte,
                 costs: weighted("scale.costs", &scale.costs)?,
+                time: scale.time.map(|time| yardstick(*time)).transpose()?,
             },
             intercept: message.intercept,
             terms: weighted("terms", &message.terms)?,
@@ -573,6 +602,14 @@ impl TryFrom<v1::Model> for Model {
                 medape: validation.medape,
                 log_residual_low: validation.log_residual_low,
                 log_residual_high: validation.log_residual_high,
+                bands: (validation.bands.into_iter())
+                    .map(|band| Band {
+                        effort: band.effort,
+                        low: band.low,
+                        high: band.high,
+                    })
+                    .collect(),
+                correlation: validation.correlation.unwrap_or(1.0),
             },
             provenance: Provenance {
                 recipe: parse::<Recipe>("provenance.recipe", &provenance.recipe)?,
@@ -596,15 +633,15 @@ impl From<&Model> for v1::Model {
             Target::PowerW => v1::Target::PowerW,
             Target::EnergyMj => v1::Target::EnergyMj,
         };
-        let scale = &model.scale;
-        let term = |weighted: &Weighted| v1::model::Term {
-            term: weighted.term.to_string(),
-            coefficient: weighted.coefficient,
-        };
         let bound = |bound: &Bound| v1::model::Bound {
             feature: bound.feature.clone(),
             min: bound.min,
             max: bound.max,
+        };
+        let band = |band: &Band| v1::model::Band {
+            effort: band.effort,
+            low: band.low,
+            high: band.high,
         };
         let validation = &model.validation;
         let provenance = &model.provenance;
@@ -614,14 +651,9 @@ impl From<&Model> for v1::Model {
             dtype: dtype_to_wire(model.key.dtype),
             target: target.into(),
             version: model.version,
-            scale: Some(v1::model::Scale {
-                constant: scale.constant,
-                per_flop: scale.per_flop,
-                per_byte: scale.per_byte,
-                costs: scale.costs.iter().map(term).collect(),
-            }),
+            scale: Some(scale_to_wire(&model.scale)),
             intercept: model.intercept,
-            terms: model.terms.iter().map(term).collect(),
+            terms: model.terms.iter().map(term_to_wire).collect(),
             correction_min: model.correction_min,
             correction_max: model.correction_max,
             domain: model.domain.iter().map(bound).collect(),
@@ -632,6 +664,8 @@ impl From<&Model> for v1::Model {
                 medape: validation.medape,
                 log_residual_low: validation.log_residual_low,
                 log_residual_high: validation.log_residual_high,
+                bands: validation.bands.iter().map(band).collect(),
+                correlation: Some(validation.correlation),
             }),
             provenance: Some(v1::model::Provenance {
                 recipe: provenance.recipe.to_string(),

@@ -73,12 +73,7 @@ pub(crate) fn model(platform: Hash, rmspe: f64) -> Model {
             target: Target::RuntimeMs,
         },
         version: 0,
-        scale: Scale {
-            constant: 1.0,
-            per_flop: 0.0,
-            per_byte: 0.0,
-            costs: Vec::new(),
-        },
+        scale: Scale::flat(1.0),
         intercept: 0.0,
         terms: vec![],
         correction_min: -1.0,
@@ -91,6 +86,8 @@ pub(crate) fn model(platform: Hash, rmspe: f64) -> Model {
             medape: rmspe,
             log_residual_low: -0.1,
             log_residual_high: 0.1,
+            bands: Vec::new(),
+            correlation: 1.0,
         },
         provenance: Provenance {
             recipe: Recipe::LAYER,

@@ -16,6 +16,8 @@ const WORK: [&str; 6] = [
 const GEMM: [&str; 4] = ["gemm_m", "gemm_n", "gemm_k", "gemm_count"];
 /// What kinds with an image as output have.
 const IMAGE: [&str; 2] = ["out_height", "out_width"];
+/// What kinds with groups of channels have.
+const GROUPED: &str = "group_channels";
 /// What kinds have that pad each side of an image by its own amount.
 const SIDES: &str = "uneven_padding";
 
@@ -33,6 +35,10 @@ fn has_image(kind: Kind) -> bool {
     )
 }
 
+fn has_groups(kind: Kind) -> bool {
+    matches!(kind, Kind::Conv2d | Kind::ConvTranspose2d)
+}
+
 fn has_sides(kind: Kind) -> bool {
     kind.field_names().contains(&"pad_top")
 }
@@ -40,7 +46,8 @@ fn has_sides(kind: Kind) -> bool {
 /// The names of a kind's features: its own fields (a list is its sum), then what is derived from them.
 ///
 /// `flops`, `bytes`, `input_bytes`, `parameter_bytes`, `output_bytes` as [`crate::layer::Work`] has them; `outputs` is
-/// the number of values in the output; `gemm_*` the matrix product; `uneven_padding` by how many rows and columns opposite
+/// the number of values in the output; `gemm_*` the matrix product; `group_channels` the input channels of a group, 1 for a
+/// depthwise convolution; `uneven_padding` by how many rows and columns opposite
 /// sides are padded differently; `entries` the length of a list; `run` (permute) the
 /// number of values that stay next to each other.
 pub fn feature_names(kind: Kind) -> Vec<&'static str> {
@@ -51,6 +58,9 @@ pub fn feature_names(kind: Kind) -> Vec<&'static str> {
     }
     if has_image(kind) {
         names.extend(IMAGE);
+    }
+    if has_groups(kind) {
+        names.push(GROUPED);
     }
     if has_sides(kind) {
         names.push(SIDES);
@@ -96,6 +106,11 @@ impl Features {
         if has_image(kind) {
             values.extend([output[2] as f64, output[3] as f64]);
         }
+        match layer.op() {
+            Op::Conv2d(conv) => values.push((conv.in_channels / conv.groups) as f64),
+            Op::ConvTranspose2d(conv) => values.push((conv.in_channels / conv.groups) as f64),
+            _ => (),
+        }
         let pads = match layer.op() {
             Op::Conv2d(c) => Some([c.pad_top, c.pad_bottom, c.pad_left, c.pad_right]),
             Op::MaxPool2d(p) | Op::AvgPool2d(p) => {
@@ -137,6 +152,11 @@ impl Features {
             .iter()
             .position(|&own| own == name)
             .map(|index| self.values[index])
+    }
+
+    pub(super) fn extend(&mut self, names: &[&'static str], values: &[f64]) {
+        self.names.extend(names);
+        self.values.extend(values);
     }
 
     pub(super) fn get_mut(&mut self, name: &str) -> Option<&mut f64> {

@@ -1,9 +1,10 @@
 //! A fitted model: a sparse polynomial over a layer's features, with all that a reader needs to judge it.
 
 mod features;
-mod limit;
 mod predict;
+mod scale;
 mod term;
+mod validation;
 
 use serde::{Deserialize, Serialize};
 
@@ -11,9 +12,10 @@ use crate::measurement::Recipe;
 use crate::{Dtype, Hash, Kind, Layer, Platform};
 
 pub use features::{Features, feature_names};
-pub use limit::Limit;
 pub use predict::{Estimate, LayerPrediction, NetworkPrediction, Total, predict};
+pub use scale::{DERIVED, EFFORT, Limit, Parts, Scale};
 pub use term::{FACTORS_MAX, Factor, Function, Term, TermError};
+pub use validation::{BANDS_MAX, Band, Validation};
 
 /// The most terms that a model may have.
 pub const TERMS_MAX: usize = 300;
@@ -76,43 +78,6 @@ pub struct ModelKey {
     pub target: Target,
 }
 
-/// The yardstick that the polynomial corrects: `constant + per_flop * flops + per_byte * bytes + costs`, in the target's
-/// unit. It carries the model where the polynomial has no samples.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Scale {
-    /// What a call costs however small: positive.
-    pub constant: f64,
-    /// What an operation costs: not negative.
-    pub per_flop: f64,
-    /// What a byte costs: not negative.
-    pub per_byte: f64,
-    /// What other amounts of work cost, such as operations rounded up to whole tiles; no coefficient is negative.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub costs: Vec<Weighted>,
-}
-
-impl Scale {
-    /// The same for every layer.
-    pub fn flat(constant: f64) -> Self {
-        Self {
-            constant,
-            per_flop: 0.0,
-            per_byte: 0.0,
-            costs: Vec::new(),
-        }
-    }
-
-    /// The yardstick of a layer with these features, positive.
-    pub fn of(&self, features: &Features) -> f64 {
-        let amount = |name| features.get(name).unwrap_or(0.0);
-        self.constant
-            + self.per_flop * amount("flops")
-            + self.per_byte * amount("bytes")
-            + sum(&self.costs, features)
-    }
-}
-
 /// Sum of coefficient times term.
 fn sum(weighted: &[Weighted], features: &Features) -> f64 {
     weighted
@@ -141,24 +106,6 @@ pub struct Bound {
     pub min: f64,
     /// Its largest value.
     pub max: f64,
-}
-
-/// How well a model does on layers that it wasn't fitted to.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Validation {
-    /// Folds; all measurements of one layer are in one.
-    pub folds: u32,
-    /// Root mean square of the relative error over held-out layers, in percent.
-    pub rmspe: f64,
-    /// Mean absolute relative error, in percent.
-    pub mape: f64,
-    /// Median absolute relative error, in percent.
-    pub medape: f64,
-    /// Quantiles 5 % and 95 % of ln(measured / predicted) over held-out layers: the 90 % interval.
-    pub log_residual_low: f64,
-    /// See `log_residual_low`.
-    pub log_residual_high: f64,
 }
 
 /// Where a model comes from.
@@ -226,12 +173,19 @@ impl Model {
             })
         };
         let scale = &self.scale;
-        let costs = scale.costs.iter().map(|cost| cost.coefficient);
-        let mut parts = [scale.constant, scale.per_flop, scale.per_byte]
-            .into_iter()
-            .chain(costs);
-        if parts.any(|part| !part.is_finite() || part < 0.0) || scale.constant <= 0.0 {
-            return refuse("scale", format!("{scale:?} is not positive"));
+        let yardsticks = [Some(scale), scale.time.as_deref()];
+        for yardstick in yardsticks.into_iter().flatten() {
+            let costs = yardstick.costs.iter().map(|cost| cost.coefficient);
+            let mut parts = std::iter::once(yardstick.constant).chain(costs);
+            if parts.any(|part| !part.is_finite() || part < 0.0) || yardstick.constant <= 0.0 {
+                return refuse("scale", format!("{yardstick:?} is not positive"));
+            }
+        }
+        if scale.time.as_ref().is_some_and(|time| time.time.is_some()) {
+            return refuse(
+                "scale.time",
+                "has a yardstick of time of its own".to_owned(),
+            );
         }
         let validation = &self.validation;
         let numbers = [
@@ -243,30 +197,38 @@ impl Model {
             ("validation.medape", validation.medape),
             ("validation.log_residual_low", validation.log_residual_low),
             ("validation.log_residual_high", validation.log_residual_high),
+            ("validation.correlation", validation.correlation),
         ];
         if let Some((field, number)) = numbers.into_iter().find(|(_, number)| !number.is_finite()) {
             return refuse(field, format!("`{number}` is not finite"));
         }
+        validation.check().map_err(|reason| ModelError {
+            field: "validation.bands".to_owned(),
+            reason,
+        })?;
         if self.correction_min > self.correction_max {
             return refuse("correction_min", "is over correction_max".to_owned());
         }
-        let count = self.terms.len() + scale.costs.len();
+        let count = self.terms.len() + scale.count();
         if count > TERMS_MAX {
             return refuse(
                 "terms",
                 format!("{count} with the scale's costs are more than {TERMS_MAX}"),
             );
         }
-        let names = feature_names(self.key.kind);
-        let costs = ("scale.costs", &scale.costs);
-        let lists = [("terms", &self.terms), costs];
-        let all = lists.into_iter().flat_map(|(list, terms)| {
-            terms
-                .iter()
-                .enumerate()
-                .map(move |(index, weighted)| (format!("{list}[{index}]"), weighted))
+        let own = feature_names(self.key.kind);
+        let names = [&own[..], &DERIVED].concat();
+        let timed = scale.time.as_ref().map(|time| &time.costs);
+        let lists = [
+            ("terms", Some(&self.terms), &names),
+            ("scale.costs", Some(&scale.costs), &own),
+            ("scale.time.costs", timed, &own),
+        ];
+        let all = lists.into_iter().flat_map(|(list, terms, names)| {
+            let terms = terms.into_iter().flatten().enumerate();
+            terms.map(move |(index, weighted)| (format!("{list}[{index}]"), weighted, names))
         });
-        for (place, weighted) in all {
+        for (place, weighted, names) in all {
             if !weighted.coefficient.is_finite() {
                 return refuse(&format!("{place}.coefficient"), "is not finite".to_owned());
             }
@@ -295,19 +257,10 @@ impl Model {
         Ok(())
     }
 
-    /// How many coefficients a reader has to look at: those of the scale that aren't zero, the intercept, and the terms'.
+    /// How many coefficients a reader has to look at: the scale's, the intercept, and the terms'.
     pub fn size(&self) -> usize {
-        let Scale {
-            constant,
-            per_flop,
-            per_byte,
-            costs,
-        } = &self.scale;
-        let work = [constant, per_flop, per_byte]
-            .into_iter()
-            .filter(|part| **part != 0.0)
-            .count();
-        work + costs.len() + 1 + self.terms.len()
+        let constants = 1 + usize::from(self.scale.time.is_some());
+        constants + self.scale.count() + 1 + self.terms.len()
     }
 
     /// The model's estimate for a layer of its kind and dtype. Features outside the domain are held at its edge for the
@@ -315,6 +268,9 @@ impl Model {
     pub fn estimate(&self, layer: &Layer) -> Estimate {
         let mut features = Features::of(layer);
         let scale = self.scale.of(&features);
+        let limit = self.scale.parts(&features).limit();
+        self.scale.derive(&mut features);
+        let (log_low, log_high) = self.validation.interval(features.get(EFFORT));
         let mut outside = Vec::new();
         for bound in &self.domain {
             let Some(value) = features.get_mut(&bound.feature) else {
@@ -330,8 +286,9 @@ impl Model {
         let value = scale * correction.exp();
         Estimate {
             value,
-            low: value * self.validation.log_residual_low.exp(),
-            high: value * self.validation.log_residual_high.exp(),
+            low: value * log_low.exp(),
+            high: value * log_high.exp(),
+            limit,
             outside,
         }
     }

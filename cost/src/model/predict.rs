@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use super::{Limit, ModelSet, Target};
-use crate::{Kind, Layer, Network};
+use crate::{Dtype, Hash, Kind, Layer, Network};
 
 /// A predicted figure with its 90 % interval.
 #[derive(Debug, Clone, PartialEq)]
@@ -16,6 +16,8 @@ pub struct Estimate {
     pub low: f64,
     /// Upper end of the interval.
     pub high: f64,
+    /// What the most of the layer's time is spent on, or of its energy for a model of energy.
+    pub limit: Limit,
     /// Features of the layer that lie outside the model's samples.
     pub outside: Vec<String>,
 }
@@ -52,9 +54,10 @@ pub struct LayerPrediction {
 pub struct Total {
     /// Sum of the layers that have a model, in ms; `None` if none has.
     pub runtime_ms: Option<f64>,
-    /// Sum of the layers' lower ends: as if all erred together, so wider than 90 %.
+    /// Lower end of its 90 % interval: equal layers err alike, different ones of a kind as far as the model's
+    /// [`correlation`](super::Validation::correlation) says, and kinds apart from each other.
     pub runtime_ms_low: Option<f64>,
-    /// Sum of the layers' upper ends.
+    /// Upper end of its 90 % interval.
     pub runtime_ms_high: Option<f64>,
     /// Mean power weighted by runtime, in W (equation 4); `None` unless every layer has power.
     pub power_w: Option<f64>,
@@ -112,7 +115,7 @@ pub fn predict(network: &Network, models: &ModelSet) -> NetworkPrediction {
         network: network.name().to_owned(),
         batch: network.batch(),
         platform: models.slug.clone(),
-        total: total(network, &layers),
+        total: total(network, &layers, models),
         layers,
         warnings,
     }
@@ -157,13 +160,34 @@ fn predict_layer(
         energy_mj,
         flops: work.flops,
         bytes: work.bytes(),
-        limit: models
-            .model(layer.kind(), layer.dtype(), Target::RuntimeMs)
-            .map(|model| model.scale.limit(layer)),
+        limit: runtime.as_ref().map(|runtime| runtime.limit),
     }
 }
 
-fn total(network: &Network, layers: &[LayerPrediction]) -> Total {
+/// How far the sum of errors of up to `error` a layer reaches. Variances add up over kinds; within a kind of correlation ρ
+/// the variance is ρ (Σ eᵢ)² + (1 - ρ) Σ eⱼ², where equal layers are one j.
+fn reach(
+    layers: &[LayerPrediction],
+    models: &ModelSet,
+    dtype: Dtype,
+    error: impl Fn(&LayerPrediction) -> Option<f64>,
+) -> f64 {
+    let mut by_kind: BTreeMap<Kind, BTreeMap<Hash, f64>> = BTreeMap::new();
+    for layer in layers {
+        let equal = by_kind.entry(layer.kind).or_default();
+        *equal.entry(layer.hash).or_default() += error(layer).unwrap_or(0.0);
+    }
+    let variance = |(kind, errors): (Kind, BTreeMap<Hash, f64>)| {
+        let model = models.model(kind, dtype, Target::RuntimeMs);
+        let correlation = model.map_or(1.0, |model| model.validation.correlation);
+        let together: f64 = errors.values().sum();
+        let apart: f64 = errors.values().map(|error| error * error).sum();
+        correlation * together * together + (1.0 - correlation) * apart
+    };
+    by_kind.into_iter().map(variance).sum::<f64>().sqrt()
+}
+
+fn total(network: &Network, layers: &[LayerPrediction], models: &ModelSet) -> Total {
     let known = |of: fn(&LayerPrediction) -> Option<f64>| {
         let values: Vec<f64> = layers.iter().filter_map(of).collect();
         (!values.is_empty()).then(|| values.iter().sum::<f64>())
@@ -173,11 +197,15 @@ fn total(network: &Network, layers: &[LayerPrediction]) -> Total {
         .iter()
         .map(|layer| layer.energy_mj)
         .sum::<Option<f64>>();
+    let dtypes = network.layers().map(|(_, layer)| layer.dtype());
+    let dtype = dtypes.min().unwrap_or(Dtype::F32);
+    let below = |layer: &LayerPrediction| Some(layer.runtime_ms? - layer.runtime_ms_low?);
+    let above = |layer: &LayerPrediction| Some(layer.runtime_ms_high? - layer.runtime_ms?);
     let complete = layers.iter().all(|layer| layer.runtime_ms.is_some());
     Total {
         runtime_ms,
-        runtime_ms_low: known(|layer| layer.runtime_ms_low),
-        runtime_ms_high: known(|layer| layer.runtime_ms_high),
+        runtime_ms_low: runtime_ms.map(|ms| (ms - reach(layers, models, dtype, below)).max(0.0)),
+        runtime_ms_high: runtime_ms.map(|ms| ms + reach(layers, models, dtype, above)),
         power_w: energy_mj
             .zip(runtime_ms)
             .filter(|_| complete)
@@ -202,10 +230,10 @@ fn total(network: &Network, layers: &[LayerPrediction]) -> Total {
 mod tests {
     use super::super::*;
     use super::*;
+    use crate::Platform;
     use crate::measurement::Recipe;
     use crate::network::{NetworkBuilder, window};
     use crate::platform::Device;
-    use crate::{Dtype, Hash, Platform};
 
     fn model(
         platform: Hash,
@@ -243,6 +271,8 @@ mod tests {
                 medape: 1.0,
                 log_residual_low: -(2f64.ln()),
                 log_residual_high: 2f64.ln(),
+                bands: Vec::new(),
+                correlation: 1.0,
             },
             provenance: Provenance {
                 recipe: Recipe::LAYER,
@@ -301,11 +331,32 @@ mod tests {
             (total.power_w, total.energy_mj_per_item),
             (Some(50.0 / 3.0), Some(25.0))
         );
-        assert_eq!(
-            (total.runtime_ms_low, total.runtime_ms_high),
-            (Some(1.5), Some(6.0))
-        );
+        let (low, high) = (0.25 + 1.0_f64, 1.0 + 4.0_f64);
+        let interval = (Some(3.0 - low.sqrt()), Some(3.0 + high.sqrt()));
+        assert_eq!((total.runtime_ms_low, total.runtime_ms_high), interval);
         assert_eq!(prediction.warnings, Vec::<String>::new());
+    }
+
+    /// Two different layers of one kind, of 1 ms each, up to 1 ms more: 2 ms more together, √2 apart.
+    #[test]
+    fn errors_add_up_as_far_as_they_go_together() {
+        let mut b = NetworkBuilder::new("three", vec![1, 3, 8, 8], Dtype::F32);
+        let input = b.input();
+        let first = b.conv2d("first", input, 4, window(3, 1, 1), 1, false);
+        b.conv2d("second", first, 8, window(3, 1, 1), 1, false);
+        let network = b.finish().expect("valid");
+        for (correlation, expected) in [(1.0, 4.0), (0.0, 2.0 + 2.0_f64.sqrt())] {
+            let set = models(|platform| {
+                let mut conv = model(platform, Kind::Conv2d, Target::RuntimeMs, call(), None);
+                conv.validation.correlation = correlation;
+                vec![conv]
+            });
+            let high = predict(&network, &set).total.runtime_ms_high;
+            assert!(
+                (high.expect("a model") - expected).abs() < 1e-12,
+                "{high:?}"
+            );
+        }
     }
 
     #[test]

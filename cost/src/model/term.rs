@@ -108,6 +108,11 @@ impl Term {
         }
     }
 
+    /// A feature itself.
+    pub fn amount(feature: &str) -> Self {
+        Self(vec![Factor::new(feature, Function::Power(1))])
+    }
+
     /// The product's value.
     pub fn value(&self, features: &Features) -> f64 {
         self.0.iter().map(|factor| factor.value(features)).product()

@@ -80,7 +80,7 @@ pub struct Figures {
     pub nonpositive: f64,
     /// Rows within their 90 % interval; `None` for models that give none.
     pub coverage90: Option<f64>,
-    /// The least share of rows within their interval in any tenth of the rows by size of the measured value.
+    /// The least share of rows within their interval in any tenth of the rows by their layers' operations, and then bytes.
     pub coverage90_worst_tenth: Option<f64>,
     /// Time of one fit.
     pub seconds: f64,
@@ -133,6 +133,8 @@ pub fn evaluate(
 
 /// One held-out row's prediction.
 struct Prediction {
+    /// Operations and bytes of the layer.
+    size: (u64, u64),
     measured: f64,
     predicted: f64,
     is_positive: bool,
@@ -235,7 +237,7 @@ fn coverage<'a>(predictions: impl Iterator<Item = &'a Prediction>) -> Option<f64
 
 fn worst_tenth(predictions: &[Prediction]) -> Option<f64> {
     let mut by_size: Vec<&Prediction> = predictions.iter().collect();
-    by_size.sort_by(|x, y| x.measured.total_cmp(&y.measured));
+    by_size.sort_by_key(|one| one.size);
     let tenths = by_size.chunks(by_size.len().div_ceil(10));
     let shares = tenths.map(|tenth| coverage(tenth.iter().copied()));
     shares
@@ -303,7 +305,9 @@ impl Fitted {
             Self::Paleo(model) => (model.predict(layer), model.predict(layer) > 0.0, None),
             Self::Roofline(model) => (model.predict(layer), model.predict(layer) > 0.0, None),
         };
+        let work = layer.work();
         Prediction {
+            size: (work.flops, work.bytes()),
             measured: row.value,
             predicted,
             is_positive,
@@ -322,6 +326,7 @@ fn ours(
         .map(|&row| Sample {
             layer: table.rows[row].layer.clone(),
             value: table.rows[row].value,
+            runtime_ms: table.rows[row].runtime_ms,
         })
         .collect();
     let key = ModelKey {

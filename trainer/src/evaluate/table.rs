@@ -19,6 +19,8 @@ pub struct Row {
     pub layer: Layer,
     /// What was measured, in the target's unit: positive.
     pub value: f64,
+    /// Its runtime in ms, where the file has one.
+    pub runtime_ms: Option<f64>,
     /// The cell of the column that the caller asked for beside the target; empty without one.
     pub label: String,
 }
@@ -126,18 +128,11 @@ impl Table {
                     expected: format!("{kind} {dtype}"),
                 });
             }
-            if text.is_empty() {
+            let Some(value) = number(text, line, target)? else {
                 continue;
-            }
-            let value = text
-                .parse()
-                .ok()
-                .filter(|value: &f64| value.is_finite() && *value > 0.0);
-            let value = value.ok_or_else(|| TableError::Value {
-                line,
-                column: target.name(),
-                text: clipped(text),
-            })?;
+            };
+            let runtime = columns.runtime.map_or("", |column| &record[column]);
+            let runtime_ms = number(runtime, line, Target::RuntimeMs)?;
             if rows.len() == ROWS_MAX {
                 return Err(TableError::TooLong);
             }
@@ -148,6 +143,7 @@ impl Table {
             rows.push(Row {
                 layer,
                 value,
+                runtime_ms,
                 label,
             });
         }
@@ -171,10 +167,27 @@ impl Table {
     }
 }
 
+/// A measured value; `None` for an empty cell.
+fn number(text: &str, line: u64, of: Target) -> Result<Option<f64>, TableError> {
+    if text.is_empty() {
+        return Ok(None);
+    }
+    let value = text
+        .parse()
+        .ok()
+        .filter(|value: &f64| value.is_finite() && *value > 0.0);
+    value.map(Some).ok_or_else(|| TableError::Value {
+        line,
+        column: of.name(),
+        text: clipped(text),
+    })
+}
+
 /// Where in a row the columns are.
 struct Columns {
     kind: usize,
     target: usize,
+    runtime: Option<usize>,
     label: Option<usize>,
 }
 
@@ -200,6 +213,7 @@ impl Columns {
         Ok(Self {
             kind: place("kind")?,
             target: place(target.name())?,
+            runtime: place(Target::RuntimeMs.name()).ok(),
             label: label.map(place).transpose()?,
         })
     }

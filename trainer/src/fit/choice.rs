@@ -13,11 +13,11 @@
 
 use std::collections::BTreeMap;
 
-use wattfarm_cost::Kind;
-use wattfarm_cost::model::{Term, Weighted};
+use wattfarm_cost::model::{Features, Term, Weighted};
 
 use super::FitError;
 use super::factors::Factors;
+use super::prune::prune;
 use super::rows::Row;
 use super::validation::rmspe;
 use crate::growth::{self, Base, Limits, Product};
@@ -40,6 +40,9 @@ fn degree(rows: usize) -> usize {
     if rows < MANY_ROWS { 2 } else { 3 }
 }
 
+/// How many times as many terms as a model may have the mean of the members may have, before it is pruned.
+const UNION_MAX: usize = 3;
+
 /// Keeps nearly dependent columns from blowing up in least squares, without a visible effect on others.
 const RIDGE: f64 = 1e-4;
 
@@ -48,8 +51,9 @@ const EFFECT_MIN: f64 = 1e-6;
 
 /// What is to be explained.
 pub(super) struct Problem<'a> {
-    pub(super) kind: Kind,
     pub(super) rows: &'a [Row],
+    /// Of each row, what terms may speak of.
+    pub(super) features: &'a [Features],
     /// Correction of each row: ln(measured / scale).
     pub(super) corrections: &'a [f64],
     /// Fold of each row, counted from 0 without gaps.
@@ -94,7 +98,7 @@ struct Polynomial {
 
 /// The best polynomial.
 pub(super) fn choose(problem: &Problem<'_>) -> Result<Choice, FitError> {
-    let factors = Factors::of(problem.kind, problem.rows);
+    let factors = Factors::of(problem.features);
     let base = Base {
         columns: &factors.columns,
         rows: problem.rows.len(),
@@ -121,7 +125,7 @@ pub(super) fn choose(problem: &Problem<'_>) -> Result<Choice, FitError> {
     for step in 0..steps {
         for variant in 0..2 {
             let outcome = Outcome::of(problem, &members, step, variant);
-            if terms_of_mean(&members, step, variant) <= problem.terms_max {
+            if terms_of_mean(&members, step, variant) <= UNION_MAX * problem.terms_max {
                 mean.consider(outcome.error_of_mean, step, variant);
             }
             single.consider(outcome.error_of_one, step, variant);
@@ -152,10 +156,17 @@ pub(super) fn choose(problem: &Problem<'_>) -> Result<Choice, FitError> {
         let polynomial = whole.steps.swap_remove(step).variants[variant].clone();
         (vec![(whole.pool, polynomial)], held_out.one)
     };
-    let (intercept, terms) = expand(&factors, base, &polynomials);
+    let mut sum = Sum::of(base, &polynomials);
+    let moved = sum.prune(problem.terms_max);
+    let (low, high) = problem.bounds;
+    let held_out = held_out
+        .iter()
+        .zip(moved)
+        .map(|(value, moved)| (value + moved).clamp(low, high))
+        .collect();
     Ok(Choice {
-        intercept,
-        terms,
+        intercept: sum.intercept,
+        terms: sum.terms(&factors),
         held_out,
         error,
     })
@@ -364,43 +375,92 @@ fn terms_of_mean(members: &[Member], step: usize, variant: usize) -> usize {
     products.len()
 }
 
-/// The mean of polynomials as one, its largest terms first.
-fn expand(
-    factors: &Factors,
-    base: Base<'_>,
-    polynomials: &[(Vec<Product>, Polynomial)],
-) -> (f64, Vec<Weighted>) {
-    let share = 1.0 / polynomials.len() as f64;
-    let mut intercept = 0.0;
-    let mut coefficients: BTreeMap<&Product, f64> = BTreeMap::new();
-    for (pool, polynomial) in polynomials {
-        intercept += share * polynomial.intercept;
-        for (product, coefficient) in pool.iter().zip(&polynomial.coefficients) {
-            if *coefficient != 0.0 {
-                *coefficients.entry(product).or_default() += share * coefficient;
+/// The mean of polynomials as one.
+struct Sum {
+    rows: usize,
+    intercept: f64,
+    products: Vec<Product>,
+    coefficients: Vec<f64>,
+    /// Of each product, the values on all rows.
+    columns: Vec<Vec<f64>>,
+}
+
+impl Sum {
+    fn of(base: Base<'_>, polynomials: &[(Vec<Product>, Polynomial)]) -> Self {
+        let share = 1.0 / polynomials.len() as f64;
+        let mut intercept = 0.0;
+        let mut sums: BTreeMap<&Product, f64> = BTreeMap::new();
+        for (pool, polynomial) in polynomials {
+            intercept += share * polynomial.intercept;
+            for (product, coefficient) in pool.iter().zip(&polynomial.coefficients) {
+                if *coefficient != 0.0 {
+                    *sums.entry(product).or_default() += share * coefficient;
+                }
             }
         }
-    }
-    let rows: Vec<usize> = (0..base.rows).collect();
-    let mut terms: Vec<(f64, Weighted)> = Vec::new();
-    for (product, coefficient) in coefficients {
-        let values = base.product(product, &rows);
-        let effect = coefficient.abs()
-            * values
-                .iter()
-                .fold(0.0_f64, |most, value| most.max(value.abs()));
-        if effect > EFFECT_MIN {
-            let own = product
-                .iter()
-                .map(|&place| factors.get(place).clone())
-                .collect();
-            let term = Term::new(own).expect("one to three factors");
-            terms.push((effect, Weighted { term, coefficient }));
+        let rows: Vec<usize> = (0..base.rows).collect();
+        Self {
+            rows: base.rows,
+            intercept,
+            columns: sums
+                .keys()
+                .map(|product| base.product(product, &rows))
+                .collect(),
+            coefficients: sums.values().copied().collect(),
+            products: sums.into_keys().cloned().collect(),
         }
     }
-    terms.sort_by(|a, b| b.0.total_cmp(&a.0));
-    (
-        intercept,
-        terms.into_iter().map(|(_, weighted)| weighted).collect(),
-    )
+
+    fn values(&self) -> Vec<f64> {
+        let mut values = vec![self.intercept; self.rows];
+        for (column, coefficient) in self.columns.iter().zip(&self.coefficients) {
+            values
+                .iter_mut()
+                .zip(column)
+                .for_each(|(value, x)| *value += coefficient * x);
+        }
+        values
+    }
+
+    /// Leaves at most `count` terms; returns by how much that moves each row.
+    fn prune(&mut self, count: usize) -> Vec<f64> {
+        let before = self.values();
+        let pruned = prune(&self.columns, &self.coefficients, self.intercept, count);
+        self.intercept = pruned.intercept;
+        let (kept, coefficients): (Vec<usize>, Vec<f64>) = pruned.kept.into_iter().unzip();
+        self.products = kept
+            .iter()
+            .map(|&place| self.products[place].clone())
+            .collect();
+        self.columns = kept
+            .iter()
+            .map(|&place| self.columns[place].clone())
+            .collect();
+        self.coefficients = coefficients;
+        let after = self.values();
+        after
+            .iter()
+            .zip(before)
+            .map(|(after, before)| after - before)
+            .collect()
+    }
+
+    /// The terms that change anything, the largest first.
+    fn terms(&self, factors: &Factors) -> Vec<Weighted> {
+        let mut terms: Vec<(f64, Weighted)> = Vec::new();
+        let products = self.products.iter().zip(&self.columns);
+        for ((product, column), &coefficient) in products.zip(&self.coefficients) {
+            let largest = column
+                .iter()
+                .fold(0.0_f64, |most, value| most.max(value.abs()));
+            let effect = coefficient.abs() * largest;
+            if effect > EFFECT_MIN {
+                let own = product.iter().map(|&place| factors.get(place).clone());
+                let term = Term::new(own.collect()).expect("one to three factors");
+                terms.push((effect, Weighted { term, coefficient }));
+            }
+        }
+        terms.sort_by(|a, b| b.0.total_cmp(&a.0));
+        terms.into_iter().map(|(_, weighted)| weighted).collect()
+    }
 }

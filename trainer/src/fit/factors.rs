@@ -2,10 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use wattfarm_cost::Kind;
-use wattfarm_cost::model::{Factor, Function, feature_names};
-
-use super::rows::Row;
+use wattfarm_cost::model::{Factor, Features, Function};
 
 /// Base functions with their values.
 #[derive(Debug)]
@@ -16,14 +13,15 @@ pub(super) struct Factors {
 }
 
 impl Factors {
-    /// The base functions that vary over `rows`, all of one kind; no two have the same values.
-    pub(super) fn of(kind: Kind, rows: &[Row]) -> Self {
+    /// The base functions that vary over layers of one kind, given by their features; no two have the same values.
+    pub(super) fn of(layers: &[Features]) -> Self {
         let (mut factors, mut columns) = (Vec::new(), Vec::new());
         let mut seen = BTreeSet::new();
-        for feature in feature_names(kind) {
-            let values: Vec<f64> = rows
+        let names = layers.first().into_iter().flat_map(Features::iter);
+        for feature in names.map(|(name, _)| name) {
+            let values: Vec<f64> = layers
                 .iter()
-                .filter_map(|row| row.features.get(feature))
+                .filter_map(|features| features.get(feature))
                 .collect();
             for function in functions(feature, &values) {
                 let column: Vec<f64> = values.iter().map(|value| function.value(*value)).collect();
@@ -57,6 +55,10 @@ const BEND_ROWS_MIN: usize = 40;
 const ROWS_PER_BEND: usize = 150;
 const BENDS_MAX: usize = 7;
 
+/// The same for steps.
+const ROWS_PER_STEP: usize = 50;
+const STEPS_MAX: usize = 15;
+
 /// Different values that a feature must have to bend.
 const BEND_VALUES_MIN: usize = 8;
 
@@ -88,8 +90,12 @@ enum Group {
     Step,
     /// A size that code is vectorised over.
     Width,
+    /// Rows or columns of an image: one is a case of its own.
+    Extent,
     /// Any other size.
     Amount,
+    /// From 0 to 1.
+    Share,
 }
 
 fn group(feature: &str) -> Group {
@@ -98,8 +104,10 @@ fn group(feature: &str) -> Group {
         "pad_top" | "pad_bottom" | "pad_left" | "pad_right" | "uneven_padding" => Group::Padding,
         "kernel_h" | "kernel_w" | "stride_h" | "stride_w" | "dilation_h" | "dilation_w"
         | "groups" | "size" | "entries" => Group::Step,
-        "in_channels" | "out_channels" | "channels" | "features" | "in_features"
-        | "out_features" | "inner" | "head_dim" | "run" | "gemm_n" => Group::Width,
+        "in_height" | "in_width" | "out_height" | "out_width" => Group::Extent,
+        "in_channels" | "out_channels" | "group_channels" | "channels" | "features"
+        | "in_features" | "out_features" | "inner" | "head_dim" | "run" | "gemm_n" => Group::Width,
+        "compute_share" | "memory_share" | "launch_share" => Group::Share,
         _ => Group::Amount,
     }
 }
@@ -121,11 +129,18 @@ fn functions(feature: &str, values: &[f64]) -> Vec<Function> {
             std::iter::once(Function::Not(0.0)).chain(others).collect()
         }
         Group::Padding => vec![Function::Not(0.0)],
+        Group::Share => vec![Function::Power(1)],
         Group::Step => size().into_iter().chain(cases(STEP_MAX)).collect(),
         Group::Width => size()
             .into_iter()
             .chain(cases(WIDTH_CASE_MAX))
             .chain(MULTIPLES.map(Function::Multiple))
+            .chain(bends(values, &distinct))
+            .chain(waste(feature))
+            .collect(),
+        Group::Extent => size()
+            .into_iter()
+            .chain(cases(1.0))
             .chain(bends(values, &distinct))
             .chain(waste(feature))
             .collect(),
@@ -151,11 +166,24 @@ fn bends(values: &[f64], distinct: &[f64]) -> Vec<Function> {
     }
     let mut ascending = values.to_vec();
     ascending.sort_by(f64::total_cmp);
-    let count = (values.len() / ROWS_PER_BEND).clamp(1, BENDS_MAX);
-    let quantile = |k: usize| ascending[k * ascending.len() / (count + 1)].max(1.0).ln();
-    let mut knots: Vec<f64> = (1..=count).map(|k| rounded(quantile(k))).collect();
+    let quantiles = |rows_each: usize, most: usize| {
+        let count = (values.len() / rows_each).clamp(1, most);
+        let quantile = |k: usize| ascending[k * ascending.len() / (count + 1)].max(1.0);
+        let mut found: Vec<f64> = (1..=count).map(quantile).collect();
+        found.dedup();
+        found
+    };
+    let mut knots: Vec<f64> = quantiles(ROWS_PER_BEND, BENDS_MAX)
+        .into_iter()
+        .map(|value| rounded(value.ln()))
+        .collect();
     knots.dedup();
-    knots.into_iter().map(Function::Hinge).collect()
+    let steps = quantiles(ROWS_PER_STEP, STEPS_MAX)
+        .into_iter()
+        .map(Function::From);
+    steps
+        .chain(knots.into_iter().map(Function::Hinge))
+        .collect()
 }
 
 /// The usual size: products of deviations from it say what their factors alone don't.

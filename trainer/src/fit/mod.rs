@@ -9,13 +9,15 @@
 
 mod choice;
 mod factors;
+mod prune;
 mod rows;
 mod scale;
 mod validation;
 
 use wattfarm_cost::measurement::Recipe;
 use wattfarm_cost::model::{
-    Bound, Model, ModelError, ModelKey, Provenance, Scale, TERMS_MAX, Validation, Weighted,
+    Bound, Features, Model, ModelError, ModelKey, Provenance, Scale, TERMS_MAX, Validation,
+    Weighted,
 };
 
 use crate::lasso::{self, DesignError, RefitError};
@@ -90,17 +92,16 @@ pub fn fit(
     threads: usize,
 ) -> Result<Model, FitError> {
     let rows = rows::rows(&key, samples)?;
-    let mut best = Attempt::new(
-        key,
-        &rows,
-        scale::fit_scale(key.kind, &rows, key.target),
-        threads,
-    )?;
+    let mut scales = scale::candidates(key.kind, &rows, key.target).into_iter();
+    let first = scales.next().expect("a flat one at least");
+    let mut best = Attempt::new(&rows, first, threads)?;
     // Where no sum of costs describes the layers, the polynomial does better without.
-    if rows.len() < choice::MANY_ROWS && !best.scale.costs.is_empty() {
-        let flat = Attempt::new(key, &rows, scale::flat(&rows), threads)?;
-        if flat.error < FLAT_ERROR_MAX * best.error {
-            best = flat;
+    if rows.len() < choice::MANY_ROWS {
+        for scale in scales {
+            let flatter = Attempt::new(&rows, scale, threads)?;
+            if flatter.error < FLAT_ERROR_MAX * best.error {
+                best = flatter;
+            }
         }
     }
     let (correction_min, correction_max) = best.bounds;
@@ -112,7 +113,7 @@ pub fn fit(
         terms: best.terms,
         correction_min,
         correction_max,
-        domain: domain(&rows),
+        domain: domain(&best.features),
         validation: best.validation,
         provenance: Provenance {
             recipe: origin.recipe,
@@ -129,6 +130,8 @@ pub fn fit(
 /// A yardstick with the polynomial that corrects it.
 struct Attempt {
     scale: Scale,
+    /// Of each row, with what the yardstick says of it.
+    features: Vec<Features>,
     bounds: (f64, f64),
     intercept: f64,
     terms: Vec<Weighted>,
@@ -138,7 +141,13 @@ struct Attempt {
 }
 
 impl Attempt {
-    fn new(key: ModelKey, rows: &[Row], scale: Scale, threads: usize) -> Result<Self, FitError> {
+    fn new(rows: &[Row], scale: Scale, threads: usize) -> Result<Self, FitError> {
+        let features = rows.iter().map(|row| {
+            let mut features = row.features.clone();
+            scale.derive(&mut features);
+            features
+        });
+        let features: Vec<Features> = features.collect();
         let corrections: Vec<f64> = rows
             .iter()
             .map(|row| rounded(row.log_value - scale.of(&row.features).ln()))
@@ -147,6 +156,7 @@ impl Attempt {
         if rows.len() < ROWS_MIN {
             return Ok(Self {
                 scale,
+                features,
                 bounds,
                 intercept: corrections.iter().sum::<f64>() / corrections.len() as f64,
                 terms: Vec::new(),
@@ -156,24 +166,26 @@ impl Attempt {
         }
         let folds = folds(rows);
         let problem = Problem {
-            kind: key.kind,
             rows,
+            features: &features,
             corrections: &corrections,
             folds: &folds,
             bounds,
-            terms_max: TERMS_MAX - scale.costs.len(),
+            terms_max: TERMS_MAX - scale.count(),
             threads,
         };
         let choice = choice::choose(&problem)?;
         let pairs = choice.held_out.iter().zip(&corrections);
         let log_ratios: Vec<f64> = pairs.map(|(predicted, truth)| predicted - truth).collect();
         let fold_count = 1 + folds.iter().copied().max().unwrap_or(0);
+        let validation = validation::validation(fold_count, &features, &log_ratios);
         Ok(Self {
             scale,
+            features,
             bounds,
             intercept: choice.intercept,
             terms: choice.terms,
-            validation: validation::validation(fold_count, &log_ratios),
+            validation,
             error: choice.error,
         })
     }
@@ -210,17 +222,21 @@ fn folds(rows: &[Row]) -> Vec<usize> {
 }
 
 /// The least and the largest value of each feature.
-fn domain(rows: &[Row]) -> Vec<Bound> {
-    let values_of =
-        |feature: &'static str| rows.iter().filter_map(move |row| row.features.get(feature));
+fn domain(layers: &[Features]) -> Vec<Bound> {
+    let values_of = |feature: &'static str| {
+        layers
+            .iter()
+            .filter_map(move |features| features.get(feature))
+    };
     let bound = |(feature, value): (&'static str, f64)| Bound {
         feature: feature.to_owned(),
         min: values_of(feature).fold(value, f64::min),
         max: values_of(feature).fold(value, f64::max),
     };
-    rows.first()
+    layers
+        .first()
         .into_iter()
-        .flat_map(|row| row.features.iter())
+        .flat_map(Features::iter)
         .map(bound)
         .collect()
 }

@@ -29,51 +29,86 @@ const MOVE_MIN: f64 = 1e-12;
 const ROWS_FOR_COSTS: usize = 40;
 const ROWS_PER_COEFFICIENT: usize = 3;
 
-/// The yardstick of a target. Power has a constant alone: a device doesn't draw more for being busy longer.
-pub(super) fn fit_scale(kind: Kind, rows: &[Row], target: Target) -> Scale {
-    if target == Target::PowerW {
-        return flat(rows);
+/// Yardsticks for a target, the flattest last.
+pub(super) fn candidates(kind: Kind, rows: &[Row], target: Target) -> Vec<Scale> {
+    let values: Vec<f64> = rows.iter().map(|row| row.log_value).collect();
+    let flat = Scale::flat(geometric_mean(rows));
+    match target {
+        Target::RuntimeMs | Target::EnergyMj => {
+            let scale = of_work(kind, rows, &values);
+            match scale.costs.is_empty() {
+                true => vec![scale],
+                false => vec![scale, flat],
+            }
+        }
+        Target::PowerW => match of_power(kind, rows, &values) {
+            Some(scale) => vec![scale, flat],
+            None => vec![flat],
+        },
     }
+}
+
+/// Costs of amounts of work.
+fn of_work(kind: Kind, rows: &[Row], log_values: &[f64]) -> Scale {
     let candidates = if rows.len() < ROWS_FOR_COSTS {
         let few = (rows.len() / ROWS_PER_COEFFICIENT).clamp(1, 3) - 1;
-        ["bytes", "flops"].map(|name| amount(&[(name, Function::Power(1))]))[..few].to_vec()
+        ["bytes", "flops"].map(Term::amount)[..few].to_vec()
     } else {
         costs(kind)
     };
-    let smallest = rows
+    let columns = candidates
         .iter()
-        .map(|row| row.log_value)
-        .fold(f64::INFINITY, f64::min);
-    let floor = smallest.exp() * CONSTANT_SHARE_MIN;
-    let columns: Vec<Vec<f64>> = std::iter::once(vec![1.0; rows.len()])
-        .chain(
-            candidates
-                .iter()
-                .map(|term| rows.iter().map(|row| term.value(&row.features)).collect()),
-        )
-        .collect();
-    let coefficients = minimise(rows, &columns, floor);
-    let costs = candidates.into_iter().zip(&coefficients[1..]);
-    let chosen = costs.filter(|(_, coefficient)| **coefficient > 0.0);
+        .map(|term| rows.iter().map(|row| term.value(&row.features)).collect());
+    let (constant, coefficients) = minimise(rows, log_values, columns.collect());
     Scale {
-        constant: coefficients[0],
-        costs: chosen
-            .map(|(term, &coefficient)| Weighted { term, coefficient })
-            .collect(),
-        ..flat(rows)
+        constant,
+        costs: weigh(candidates, coefficients),
+        time: None,
     }
 }
 
-/// The yardstick that knows nothing of work: the geometric mean.
-pub(super) fn flat(rows: &[Row]) -> Scale {
-    let weight_sum: f64 = rows.iter().map(|row| row.weight).sum();
-    let log_sum: f64 = rows.iter().map(|row| row.weight * row.log_value).sum();
-    Scale::flat((log_sum / weight_sum).exp())
+/// What each sort of work draws, as shares of the time that it takes. `None` without runtimes.
+fn of_power(kind: Kind, rows: &[Row], log_values: &[f64]) -> Option<Scale> {
+    let log_runtimes = rows.iter().map(|row| row.log_runtime);
+    let log_runtimes: Vec<f64> = log_runtimes.collect::<Option<_>>()?;
+    let time = of_work(kind, rows, &log_runtimes);
+    let whole: Vec<f64> = rows.iter().map(|row| time.of(&row.features)).collect();
+    let share = |term: &Term| {
+        let rows = rows.iter().zip(&whole);
+        rows.map(|(row, whole)| term.value(&row.features) / whole)
+            .collect()
+    };
+    let terms: Vec<Term> = time.costs.iter().map(|cost| cost.term.clone()).collect();
+    let columns = terms.iter().map(share).collect();
+    let (constant, coefficients) = minimise(rows, log_values, columns);
+    Some(Scale {
+        constant,
+        costs: weigh(terms, coefficients),
+        time: Some(Box::new(time)),
+    })
 }
 
-/// One non-negative coefficient for each column, the first (the constant) at least `floor`.
-fn minimise(rows: &[Row], columns: &[Vec<f64>], floor: f64) -> Vec<f64> {
-    let values: Vec<f64> = rows.iter().map(|row| row.log_value.exp()).collect();
+/// The terms that have a cost.
+fn weigh(terms: Vec<Term>, coefficients: Vec<f64>) -> Vec<Weighted> {
+    let costs = terms.into_iter().zip(coefficients);
+    costs
+        .filter(|(_, coefficient)| *coefficient > 0.0)
+        .map(|(term, coefficient)| Weighted { term, coefficient })
+        .collect()
+}
+
+fn geometric_mean(rows: &[Row]) -> f64 {
+    let weight_sum: f64 = rows.iter().map(|row| row.weight).sum();
+    let log_sum: f64 = rows.iter().map(|row| row.weight * row.log_value).sum();
+    (log_sum / weight_sum).exp()
+}
+
+/// A constant, and one non-negative coefficient for each column.
+fn minimise(rows: &[Row], log_values: &[f64], mut columns: Vec<Vec<f64>>) -> (f64, Vec<f64>) {
+    let smallest = log_values.iter().copied().fold(f64::INFINITY, f64::min);
+    let floor = smallest.exp() * CONSTANT_SHARE_MIN;
+    columns.insert(0, vec![1.0; rows.len()]);
+    let values: Vec<f64> = log_values.iter().map(|value| value.exp()).collect();
     let mut sums = values.clone();
     let mut coefficients = vec![0.0; columns.len()];
     for _ in 0..ROUNDS {
@@ -101,7 +136,8 @@ fn minimise(rows: &[Row], columns: &[Vec<f64>], floor: f64) -> Vec<f64> {
                 .for_each(|(s, amount)| *s += coefficient * amount);
         }
     }
-    coefficients
+    let constant = coefficients.remove(0);
+    (constant, coefficients)
 }
 
 /// Non-negative least squares by coordinate descent on the normal equations of columns of norm 1.
@@ -181,6 +217,24 @@ const BLOCKS: [f64; 2] = [8.0, 32.0];
 /// The largest window that costs something of its own.
 const WINDOW_MAX: u64 = 11;
 
+/// What work costs where libraries have code of its own for a convolution: 1x1, 3x3 with stride 1, depthwise, other than
+/// square, and where a kernel is used once only, so that what prepares the weights for many uses is lost.
+fn regimes() -> impl Iterator<Item = Term> {
+    use Function::{Equals, Not, Power};
+    let cases: [&[(&str, Function)]; 6] = [
+        &[("kernel_h", Equals(1.0))],
+        &[("kernel_h", Equals(3.0)), ("stride_h", Equals(1.0))],
+        &[("group_channels", Equals(1.0))],
+        &[("groups", Not(1.0))],
+        &[("stride_h", Not(1.0))],
+        &[("out_height", Equals(1.0))],
+    ];
+    let amounts = ["flops", "input_bytes", "parameter_bytes", "output_bytes"];
+    cases
+        .into_iter()
+        .flat_map(move |case| amounts.map(|name| amount(&[case, &[(name, Power(1))]].concat())))
+}
+
 /// What work may cost, beside a constant.
 fn costs(kind: Kind) -> Vec<Term> {
     use Function::{Ceil, Equals, Not, Power};
@@ -234,6 +288,9 @@ fn costs(kind: Kind) -> Vec<Term> {
             sides.map(|(f, of_f, g, of_g)| amount(&[("gemm_count", itself), (f, of_f), (g, of_g)])),
         );
         costs.extend(["gemm_k", "gemm_n"].map(|side| amount(&[(side, itself)])));
+    }
+    if has("group_channels") {
+        costs.extend(regimes());
     }
     if has("kernel_h") && !has("gemm_m") {
         costs.push(amount(&[("output_bytes", itself), ("kernel_h", itself)]));

@@ -91,6 +91,7 @@ impl Books {
             account.samples.push(Sample {
                 layer: layer.clone(),
                 value,
+                runtime_ms: Some(reading.runtime.median_ms),
             });
             account.distinct.insert(hash);
             account.through_sequence = measurement.sequence;
