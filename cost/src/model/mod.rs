@@ -1,5 +1,6 @@
 //! A fitted model: a sparse polynomial over a layer's features, with all that a reader needs to judge it.
 
+mod estimate;
 mod features;
 mod predict;
 mod scale;
@@ -9,10 +10,11 @@ mod validation;
 use serde::{Deserialize, Serialize};
 
 use crate::measurement::Recipe;
-use crate::{Dtype, Hash, Kind, Layer, Platform};
+use crate::{Dtype, Hash, Kind, Platform};
 
+pub use estimate::Estimate;
 pub use features::{Features, feature_names};
-pub use predict::{Estimate, LayerPrediction, NetworkPrediction, Total, predict};
+pub use predict::{LayerPrediction, NetworkPrediction, Total, predict};
 pub use scale::{DERIVED, EFFORT, Limit, Parts, Scale};
 pub use term::{FACTORS_MAX, Factor, Function, Term, TermError};
 pub use validation::{BANDS_MAX, Band, Validation};
@@ -261,36 +263,6 @@ impl Model {
     pub fn size(&self) -> usize {
         let constants = 1 + usize::from(self.scale.time.is_some());
         constants + self.scale.count() + 1 + self.terms.len()
-    }
-
-    /// The model's estimate for a layer of its kind and dtype. Features outside the domain are held at its edge for the
-    /// polynomial, so that far away the scale alone grows; the estimate names them.
-    pub fn estimate(&self, layer: &Layer) -> Estimate {
-        let mut features = Features::of(layer);
-        let scale = self.scale.of(&features);
-        let limit = self.scale.parts(&features).limit();
-        self.scale.derive(&mut features);
-        let (log_low, log_high) = self.validation.interval(features.get(EFFORT));
-        let mut outside = Vec::new();
-        for bound in &self.domain {
-            let Some(value) = features.get_mut(&bound.feature) else {
-                continue;
-            };
-            if *value < bound.min || *value > bound.max {
-                outside.push(bound.feature.clone());
-                *value = value.clamp(bound.min, bound.max);
-            }
-        }
-        let polynomial = self.intercept + sum(&self.terms, &features);
-        let correction = polynomial.clamp(self.correction_min, self.correction_max);
-        let value = scale * correction.exp();
-        Estimate {
-            value,
-            low: value * log_low.exp(),
-            high: value * log_high.exp(),
-            limit,
-            outside,
-        }
     }
 }
 

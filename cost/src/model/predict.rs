@@ -7,21 +7,6 @@ use serde::{Deserialize, Serialize};
 use super::{Limit, ModelSet, Target};
 use crate::{Dtype, Hash, Kind, Layer, Network};
 
-/// A predicted figure with its 90 % interval.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Estimate {
-    /// The prediction, positive.
-    pub value: f64,
-    /// Lower end of the interval.
-    pub low: f64,
-    /// Upper end of the interval.
-    pub high: f64,
-    /// What the most of the layer's time is spent on, or of its energy for a model of energy.
-    pub limit: Limit,
-    /// Features of the layer that lie outside the model's samples.
-    pub outside: Vec<String>,
-}
-
 /// One layer's predicted cost. What has no model is `None`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct LayerPrediction {
