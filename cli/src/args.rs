@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Args as ClapArgs, Parser, Subcommand, ValueEnum};
 use uuid::Uuid;
-use wattfarm_cost::{Dtype, Kind};
+use wattfarm_cost::{Dtype, Kind, Target};
 use wattfarm_proto::tls::TlsArgs;
 
 use crate::exit::EXIT_CODES;
@@ -68,6 +68,8 @@ pub(crate) enum Command {
     Fetch(FetchArgs),
     /// Predicts a network, layer by layer.
     Predict(PredictArgs),
+    /// Shows what a model is made of: a formula, the most influential terms first.
+    Explain(ExplainArgs),
     /// Measures a network as a whole on a platform's agents.
     Measure(MeasureArgs),
     /// Lists the built-in networks, one network's layers, or the layer kinds.
@@ -248,6 +250,27 @@ pub(crate) struct FetchArgs {
     /// The file to write; stdout, if left out.
     #[arg(long, short, value_name = "PATH")]
     pub(crate) output: Option<PathBuf>,
+}
+
+#[derive(Debug, ClapArgs)]
+pub(crate) struct ExplainArgs {
+    /// The layer kind.
+    pub(crate) kind: Kind,
+    /// The platform (slug or hash) whose newest model it is.
+    #[arg(long, required_unless_present = "models", conflicts_with = "models")]
+    pub(crate) platform: Option<String>,
+    /// A file that `wattfarm fetch` wrote.
+    #[arg(long, value_name = "PATH")]
+    pub(crate) models: Option<PathBuf>,
+    /// What it predicts: `runtime_ms`, `power_w` or `energy_mj`.
+    #[arg(long, default_value_t = Target::RuntimeMs)]
+    pub(crate) target: Target,
+    /// The number type of its layers.
+    #[arg(long, default_value_t = Dtype::F32)]
+    pub(crate) dtype: Dtype,
+    /// Terms of the polynomial that the text shows; JSON has all.
+    #[arg(long, default_value_t = 20)]
+    pub(crate) terms: usize,
 }
 
 #[derive(Debug, ClapArgs)]

@@ -124,8 +124,8 @@ fn predicts_offline() {
         "peak_activation_bytes": 56197120,
         "power_w": null,
         "runtime_ms": 29.794062272000012,
-        "runtime_ms_high": 32.927531154349246,
-        "runtime_ms_low": 26.958782378999086
+        "runtime_ms_high": 32.86702176521885,
+        "runtime_ms_low": 27.013533538426785
       },
       "warnings": []
     }
@@ -387,6 +387,20 @@ fn formats_may_stand_before_or_behind_the_command() {
                 .any(|network| network["name"] == "resnet18")
         );
     }
+}
+
+#[test]
+fn a_model_is_explained_as_a_formula() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("models.json");
+    write_models(&path);
+    let path = path.to_str().expect("UTF-8");
+    let output = wattfarm(&["explain", "linear", "--models", path]);
+    assert_eq!(exit_code(&output), 0, "{}", text(&output.stderr));
+    insta::assert_snapshot!(text(&output.stdout));
+    let output = wattfarm(&["explain", "linear", "--models", path, "--target", "power_w"]);
+    assert_eq!(exit_code(&output), 4);
+    assert!(text(&output.stderr).contains("has no model for power_w of f32 linear"));
 }
 
 /// `export` has its own `--format` in the place of the global one.

@@ -3,6 +3,7 @@
 mod agents;
 mod backup;
 mod campaigns;
+mod explain;
 mod export;
 mod fetch;
 mod jobs;
@@ -42,6 +43,7 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
         Command::Request(args) => request::run(&session, output, args).await,
         Command::Fetch(args) => fetch::run(&session, args).await,
         Command::Predict(args) => predict::run(&session, output, args).await,
+        Command::Explain(args) => explain::run(&session, output, args).await,
         Command::Measure(args) => measure::run(&session, output, args).await,
         Command::Networks(args) => networks::run(output, &args),
         Command::Export(args) => export::run(&session, args).await,

@@ -189,7 +189,7 @@ fn limit(layer: &LayerPrediction) -> &'static str {
 }
 
 /// A file that `wattfarm fetch` wrote.
-fn read_models(path: &Path) -> anyhow::Result<ModelSet> {
+pub(super) fn read_models(path: &Path) -> anyhow::Result<ModelSet> {
     let unusable = || Failure::new(Exit::Usage, format!("read models from {}", path.display()));
     let text = fs::read_to_string(path).with_context(unusable)?;
     let models: ModelSet = serde_json::from_str(&text).with_context(unusable)?;

@@ -53,7 +53,7 @@ impl Model {
     }
 
     /// Features within the domain, and the names of those that were not.
-    fn hold(&self, mut features: Features) -> (Features, Vec<String>) {
+    pub(super) fn hold(&self, mut features: Features) -> (Features, Vec<String>) {
         let mut outside = Vec::new();
         for bound in &self.domain {
             let Some(value) = features.get_mut(&bound.feature) else {

@@ -1,6 +1,7 @@
 //! A fitted model: a sparse polynomial over a layer's features, with all that a reader needs to judge it.
 
 mod estimate;
+mod explain;
 mod features;
 mod predict;
 mod scale;
@@ -13,6 +14,7 @@ use crate::measurement::Recipe;
 use crate::{Dtype, Hash, Kind, Platform};
 
 pub use estimate::Estimate;
+pub use explain::{Cost, Effect, Explanation, Yardstick};
 pub use features::{Features, feature_names};
 pub use predict::{LayerPrediction, NetworkPrediction, Total, predict};
 pub use scale::{DERIVED, EFFORT, Limit, Parts, Scale};
