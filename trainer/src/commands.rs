@@ -1,4 +1,4 @@
-//! Subcommands that work on files, without a coordinator.
+//! Subcommands.
 
 use std::fs::File;
 use std::io::{BufReader, Write as _, stdout};
@@ -8,8 +8,12 @@ use std::str::FromStr;
 use anyhow::{Context as _, bail};
 use clap::ValueEnum;
 use comfy_table::{CellAlignment, Table as Printed, presets};
+use wattfarm_cost::ModelSet;
 use wattfarm_cost::model::Target;
 use wattfarm_trainer::evaluate::{self, Contender, Evaluation, Figures, Options, Split, Table};
+use wattfarm_trainer::rebuild::{self, Outcome};
+
+use crate::CoordinatorArgs;
 
 /// Judges ours, the published method and two counts of work by layers that they did not see.
 #[derive(Debug, clap::Args)]
@@ -81,6 +85,57 @@ impl FromStr for ContenderArg {
             format!("not one of {names}")
         })
     }
+}
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct RebuildArgs {
+    #[command(flatten)]
+    coordinator: CoordinatorArgs,
+    /// The models: a file that `wattfarm fetch` wrote, at whatever time.
+    #[arg(long, value_name = "PATH")]
+    models: PathBuf,
+    /// Threads for a fit.
+    #[arg(long, default_value_t = 2)]
+    threads: usize,
+}
+
+/// Prints how each model of a file compares with one fitted anew.
+pub(crate) async fn rebuild(args: &RebuildArgs) -> anyhow::Result<()> {
+    let name = args.models.display().to_string();
+    let text = std::fs::read_to_string(&args.models).with_context(|| format!("read {name}"))?;
+    let set: ModelSet = serde_json::from_str(&text).with_context(|| format!("read {name}"))?;
+    set.check().with_context(|| format!("read {name}"))?;
+    let connection = args.coordinator.connection().await?;
+    let outcomes = rebuild::rebuild(&connection, &set.models, args.threads).await?;
+    let mut out = stdout().lock();
+    let mut others = 0;
+    for (model, outcome) in set.models.iter().zip(outcomes) {
+        others += u32::from(!matches!(outcome, Outcome::Same));
+        let (key, provenance) = (&model.key, &model.provenance);
+        let told = match outcome {
+            Outcome::Same => "the same to the last bit".to_owned(),
+            Outcome::Differs { field } => format!("differs, first in {field}"),
+            Outcome::OtherTrainer { version } => {
+                format!("fitted by trainer {version}, not by this")
+            }
+            Outcome::NoFit(error) => format!("makes no model: {:#}", anyhow::Error::from(error)),
+        };
+        writeln!(
+            out,
+            "{} {} {} version {} from {} measurements up to {}: {told}",
+            key.target,
+            key.dtype,
+            key.kind,
+            model.version,
+            provenance.samples,
+            provenance.through_sequence
+        )
+        .context("write the answer")?;
+    }
+    if others > 0 {
+        bail!("{others} of {} models are not the same", set.models.len());
+    }
+    Ok(())
 }
 
 /// Prints what a file says of the contenders.

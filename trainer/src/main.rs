@@ -34,10 +34,14 @@ struct Args {
 enum Command {
     /// Judges models on a file of measured layers, without a coordinator.
     Evaluate(commands::EvaluateArgs),
+    /// Fits models anew from the coordinator's measurements that they name, and says whether they are the same to the last
+    /// bit. Exit code 1 if one is not.
+    Rebuild(commands::RebuildArgs),
 }
 
+/// How to reach the coordinator.
 #[derive(Debug, clap::Args)]
-struct ServiceArgs {
+struct CoordinatorArgs {
     /// The coordinator's address.
     #[arg(
         long,
@@ -50,6 +54,12 @@ struct ServiceArgs {
     /// File with the operator's key.
     #[arg(long, env = "WATTFARM_OPERATOR_KEY_FILE")]
     operator_key_file: Option<PathBuf>,
+}
+
+#[derive(Debug, clap::Args)]
+struct ServiceArgs {
+    #[command(flatten)]
+    coordinator: CoordinatorArgs,
     /// Form of the log on stderr. `RUST_LOG` sets what is logged.
     #[arg(long, env = "WATTFARM_LOG_FORMAT", value_enum, default_value_t = LogFormat::Text)]
     log_format: LogFormat,
@@ -68,6 +78,10 @@ fn main() -> anyhow::Result<()> {
     let args = Args::parse();
     match args.command {
         Some(Command::Evaluate(args)) => commands::evaluate(&args),
+        Some(Command::Rebuild(args)) => {
+            let runtime = Runtime::new().context("start the runtime")?;
+            runtime.block_on(commands::rebuild(&args))
+        }
         None => {
             let runtime = Runtime::new().context("start the runtime")?;
             let followed = runtime.block_on(follow(args.service));
@@ -92,13 +106,22 @@ async fn operator_key(path: &Path) -> anyhow::Result<String> {
     }
 }
 
+impl CoordinatorArgs {
+    /// A connection to the coordinator, with the operator's key.
+    async fn connection(&self) -> anyhow::Result<Connection> {
+        let path = self
+            .operator_key_file
+            .as_ref()
+            .context("--operator-key-file is needed to follow a coordinator")?;
+        let key = operator_key(path).await?;
+        let target = self.tls.target(&self.coordinator)?;
+        Ok(Connection::lazy(target, Some(key.trim()))?)
+    }
+}
+
 async fn follow(args: ServiceArgs) -> anyhow::Result<()> {
     start_log(args.log_format);
-    let path = args
-        .operator_key_file
-        .context("--operator-key-file is needed to follow a coordinator")?;
-    let key = operator_key(&path).await?;
-    let connection = Connection::lazy(args.tls.target(&args.coordinator)?, Some(key.trim()))?;
+    let connection = args.coordinator.connection().await?;
     let (mut interrupt, mut terminate) = (
         signal(SignalKind::interrupt())?,
         signal(SignalKind::terminate())?,
@@ -109,7 +132,7 @@ async fn follow(args: ServiceArgs) -> anyhow::Result<()> {
             _ = terminate.recv() => (),
         }
     };
-    tracing::info!(coordinator = args.coordinator, "following");
+    tracing::info!(coordinator = args.coordinator.coordinator, "following");
     wattfarm_trainer::service::run(connection, args.threads, shutdown).await?;
     tracing::info!("stopped");
     Ok(())

@@ -97,6 +97,26 @@ fn a_farm_by_hand() {
     assert_eq!(rows("relu") + rows("softmax"), JOBS);
     assert_eq!(rows("networks"), 1);
 
+    // Any version can be fitted again from the measurements that it names, and a figure that was changed is found.
+    let rebuilt = farm.rebuild("models.json");
+    let told = String::from_utf8_lossy(&rebuilt.stdout);
+    let said = String::from_utf8_lossy(&rebuilt.stderr);
+    assert!(rebuilt.status.success(), "{told}{said}");
+    assert_eq!(
+        told.matches("the same to the last bit").count(),
+        2,
+        "{told}"
+    );
+    let text = fs::read_to_string(farm.path("models.json")).expect("written");
+    let mut forged: wattfarm_cost::ModelSet = serde_json::from_str(&text).expect("models");
+    forged.models[0].intercept += 1e-9;
+    let forged = serde_json::to_string(&forged).expect("plain data");
+    fs::write(farm.path("forged.json"), forged).expect("a file");
+    let rebuilt = farm.rebuild("forged.json");
+    let told = String::from_utf8_lossy(&rebuilt.stdout);
+    assert_eq!(rebuilt.status.code(), Some(1));
+    assert!(told.contains("differs, first in intercept"), "{told}");
+
     let nowhere = farm.command(&["request", "--platform", "nowhere"]).output();
     assert_eq!(nowhere.expect("the command runs").status.code(), Some(4));
 }

@@ -156,6 +156,18 @@ impl Farm {
         self.start("wattfarm-trainer", &arguments)
     }
 
+    /// What the trainer says of models that it fits anew.
+    pub(crate) fn rebuild(&self, models: &str) -> Output {
+        let own = Path::new(env!("CARGO_BIN_EXE_wattfarm"));
+        let mut command = Command::new(own.with_file_name("wattfarm-trainer"));
+        command
+            .args(["rebuild", "--models", models])
+            .args(["--coordinator", &self.address])
+            .args(["--operator-key-file", "store/operator.key"])
+            .current_dir(self.folder.path());
+        command.output().expect("the trainer runs")
+    }
+
     /// The command as the farm's operator, in the farm's folder.
     pub(crate) fn command(&self, arguments: &[&str]) -> Command {
         let mut command = wattfarm(arguments);

@@ -178,10 +178,10 @@ fn total(network: &Network, layers: &[LayerPrediction], models: &ModelSet) -> To
         (!values.is_empty()).then(|| values.iter().sum::<f64>())
     };
     let runtime_ms = known(|layer| layer.runtime_ms);
+    // From 0.0 on: an empty sum of floats is -0.
     let energy_mj = layers
         .iter()
-        .map(|layer| layer.energy_mj)
-        .sum::<Option<f64>>();
+        .try_fold(0.0, |sum, layer| Some(sum + layer.energy_mj?));
     let dtypes = network.layers().map(|(_, layer)| layer.dtype());
     let dtype = dtypes.min().unwrap_or(Dtype::F32);
     let below = |layer: &LayerPrediction| Some(layer.runtime_ms? - layer.runtime_ms_low?);

@@ -56,8 +56,37 @@ pub(super) struct Assignment {
     pub(super) origin: Origin,
 }
 
+/// What a measurement says to each model. Networks are measured to judge models, not to fit them.
+pub(crate) fn samples(measurement: &Measurement) -> Vec<(ModelKey, Sample)> {
+    let Subject::Layer(layer) = &measurement.subject else {
+        return Vec::new();
+    };
+    let reading = &measurement.reading;
+    let power = reading.power.as_ref().map(|power| power.mean_w);
+    let values = [
+        (Target::RuntimeMs, Some(reading.runtime.median_ms)),
+        (Target::PowerW, power),
+        (Target::EnergyMj, reading.energy_mj()),
+    ];
+    let sample = |(target, value): (Target, Option<f64>)| {
+        let key = ModelKey {
+            platform: measurement.platform,
+            kind: layer.kind(),
+            dtype: layer.dtype(),
+            target,
+        };
+        let sample = Sample {
+            layer: layer.clone(),
+            value: value?,
+            runtime_ms: Some(reading.runtime.median_ms),
+        };
+        Some((key, sample))
+    };
+    values.into_iter().filter_map(sample).collect()
+}
+
 impl Books {
-    /// Takes a measurement, once. Networks are measured to judge models, not to fit them.
+    /// Takes a measurement, once.
     pub(super) fn take(&mut self, now: Duration, measurement: &Measurement) {
         if measurement.sequence <= self.sequence {
             return;
@@ -70,29 +99,9 @@ impl Books {
         let platform = self.platforms.entry(measurement.platform).or_default();
         platform.measured.insert(hash);
         platform.last_arrival = now;
-        let reading = &measurement.reading;
-        let values = [
-            (Target::RuntimeMs, Some(reading.runtime.median_ms)),
-            (
-                Target::PowerW,
-                reading.power.as_ref().map(|power| power.mean_w),
-            ),
-            (Target::EnergyMj, reading.energy_mj()),
-        ];
-        for (target, value) in values {
-            let Some(value) = value else { continue };
-            let key = ModelKey {
-                platform: measurement.platform,
-                kind: layer.kind(),
-                dtype: layer.dtype(),
-                target,
-            };
+        for (key, sample) in samples(measurement) {
             let account = self.accounts.entry(key).or_default();
-            account.samples.push(Sample {
-                layer: layer.clone(),
-                value,
-                runtime_ms: Some(reading.runtime.median_ms),
-            });
+            account.samples.push(sample);
             account.distinct.insert(hash);
             account.through_sequence = measurement.sequence;
         }

@@ -25,6 +25,7 @@ use wattfarm_proto::v1;
 
 use self::backoff::Backoff;
 use self::books::Assignment;
+pub(crate) use self::books::samples;
 use self::core::{Effect, Event, Trainer};
 use self::queue::Proposal;
 use crate::fit;

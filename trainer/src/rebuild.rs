@@ -1,0 +1,138 @@
+//! Fitting models anew from the measurements that they name, and comparing: a model's provenance is a claim that anybody
+//! who may read the measurements can check.
+
+use std::collections::BTreeMap;
+
+use tonic::{Request, Status};
+use wattfarm_cost::measurement::Measurement;
+use wattfarm_cost::model::{Model, ModelKey};
+use wattfarm_proto::connect::Connection;
+use wattfarm_proto::error::FieldError;
+use wattfarm_proto::v1;
+
+use crate::fit::{self, FitError, Origin, Sample};
+use crate::service::samples;
+
+/// Why nothing could be rebuilt.
+#[derive(Debug, thiserror::Error)]
+pub enum RebuildError {
+    /// The coordinator did not answer, or refused.
+    #[error("read the coordinator's measurements")]
+    Status(#[from] Box<Status>),
+    /// It sent a measurement that can't be understood.
+    #[error("read measurement {sequence}")]
+    Measurement {
+        /// Its place.
+        sequence: u64,
+        /// What is wrong.
+        #[source]
+        error: FieldError,
+    },
+}
+
+/// How a model compares with one fitted anew.
+#[derive(Debug)]
+pub enum Outcome {
+    /// They are equal to the last bit.
+    Same,
+    /// They are not; the field is the first that differs.
+    Differs {
+        /// The field.
+        field: &'static str,
+    },
+    /// Another version of the trainer fitted it: what it would do, only it knows.
+    OtherTrainer {
+        /// That version.
+        version: String,
+    },
+    /// The measurements make no model.
+    NoFit(FitError),
+}
+
+/// Rebuilds each of `models` from the coordinator's measurements, on up to `threads` threads a fit.
+pub async fn rebuild(
+    connection: &Connection,
+    models: &[Model],
+    threads: usize,
+) -> Result<Vec<Outcome>, RebuildError> {
+    let through = models.iter().map(|model| model.provenance.through_sequence);
+    let measured = measured(connection, through.max().unwrap_or(0)).await?;
+    let outcome = |model| outcome(model, &measured, threads);
+    Ok(models.iter().map(outcome).collect())
+}
+
+/// Every sample up to a measurement, by model, with its place.
+type Measured = BTreeMap<ModelKey, Vec<(u64, Sample)>>;
+
+async fn measured(connection: &Connection, through: u64) -> Result<Measured, RebuildError> {
+    let mut found = Measured::new();
+    let request = Request::new(v1::WatchMeasurementsRequest { after_sequence: 0 });
+    let stream = connection.trainer().watch_measurements(request).await;
+    let mut stream = stream.map_err(Box::new)?.into_inner();
+    let mut newest = 0;
+    while newest < through {
+        let Some(batch) = stream.message().await.map_err(Box::new)? else {
+            break;
+        };
+        for message in batch.measurements {
+            newest = message.sequence;
+            let measurement =
+                Measurement::try_from(message).map_err(|error| RebuildError::Measurement {
+                    sequence: newest,
+                    error,
+                })?;
+            for (key, sample) in samples(&measurement) {
+                found.entry(key).or_default().push((newest, sample));
+            }
+        }
+        if newest >= batch.through_sequence {
+            break;
+        }
+    }
+    Ok(found)
+}
+
+fn outcome(model: &Model, measured: &Measured, threads: usize) -> Outcome {
+    let provenance = &model.provenance;
+    if provenance.trainer_version != env!("CARGO_PKG_VERSION") {
+        return Outcome::OtherTrainer {
+            version: provenance.trainer_version.clone(),
+        };
+    }
+    let all = measured.get(&model.key).into_iter().flatten();
+    let own = all.take_while(|(sequence, _)| *sequence <= provenance.through_sequence);
+    let samples: Vec<Sample> = own.map(|(_, sample)| sample.clone()).collect();
+    let origin = Origin {
+        recipe: provenance.recipe,
+        through_sequence: provenance.through_sequence,
+    };
+    match fit::fit(model.key, &samples, origin, threads) {
+        Ok(again) => match difference(model, &again) {
+            None => Outcome::Same,
+            Some(field) => Outcome::Differs { field },
+        },
+        Err(error) => Outcome::NoFit(error),
+    }
+}
+
+/// The first field that differs; a version is the coordinator's to give.
+fn difference(model: &Model, again: &Model) -> Option<&'static str> {
+    let fields = [
+        ("provenance", model.provenance == again.provenance),
+        ("domain", model.domain == again.domain),
+        ("scale", model.scale == again.scale),
+        ("intercept", model.intercept == again.intercept),
+        ("terms", model.terms == again.terms),
+        (
+            "correction_min",
+            model.correction_min == again.correction_min,
+        ),
+        (
+            "correction_max",
+            model.correction_max == again.correction_max,
+        ),
+        ("validation", model.validation == again.validation),
+    ];
+    let different = fields.into_iter().find(|(_, same)| !same);
+    different.map(|(field, _)| field)
+}
