@@ -12,7 +12,7 @@ export LIBTORCH := $(CURDIR)/target/libtorch
 SETUP_LIBTORCH := python3 deploy/libtorch/setup.py target/libtorch
 endif
 
-.PHONY: manual setup budget demo demo-clean gpu-kit test-gpu-kit pip test check bench-onnx sim kills bench-farm
+.PHONY: manual setup budget demo demo-clean gpu-kit test-gpu-kit pip test check bench-onnx bench-files sim kills bench-farm
 
 manual: ## prints this
 	@echo 'Wattfarm: what each layer of a neural network costs on each device of a farm.'
@@ -95,7 +95,11 @@ check: setup ## checks format and lints
 	cargo clippy --workspace --all-targets -- -D warnings
 
 # Wants PyTorch and a few packages more: the generator's first lines name them. Files that are there are not made again.
-bench-onnx: ## exports every network of torchvision, and reads them against fvcore's counts
+bench-onnx: bench-files ## exports every network of torchvision, and reads them against fvcore's counts
 	python3 onnx/tests/generate.py torchvision target/torchvision
 	WATTFARM_TORCHVISION=$(CURDIR)/target/torchvision cargo test --release --package wattfarm-onnx --test torchvision \
 		-- --ignored --nocapture
+
+# Nothing but Rust: the files are written by the test.
+bench-files: ## times predictions from large files, as whole processes
+	cargo test --release --package wattfarm --test command_line -- --ignored --nocapture
