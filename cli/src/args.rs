@@ -78,6 +78,8 @@ pub(crate) enum Command {
     Epr(EprArgs),
     /// Measures a network as a whole on a platform's agents.
     Measure(MeasureArgs),
+    /// Measures networks and each of their layers on a platform's agents, and says how right the predictions were.
+    Validate(ValidateArgs),
     /// Lists the built-in networks, one network's layers, or the layer kinds.
     Networks(NetworksArgs),
     /// Writes every measurement into files (operator).
@@ -379,6 +381,18 @@ pub(crate) struct MeasureArgs {
     /// Measurements wanted, those already there included; 0 shows only what is there.
     #[arg(long, default_value_t = 1)]
     pub(crate) replicas: u32,
+}
+
+#[derive(Debug, ClapArgs)]
+pub(crate) struct ValidateArgs {
+    /// ONNX files, Caffe's prototxts and built-in networks: `wattfarm networks` lists them.
+    #[arg(required = true)]
+    pub(crate) networks: Vec<String>,
+    /// The platform (slug or hash).
+    #[arg(long)]
+    pub(crate) platform: String,
+    #[command(flatten)]
+    pub(crate) sizes: SizesArgs,
 }
 
 #[derive(Debug, ClapArgs)]

@@ -15,6 +15,7 @@ mod platforms;
 mod predict;
 mod request;
 mod token;
+mod validate;
 mod whatif;
 
 use crate::args::{Args, Command};
@@ -47,6 +48,7 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
         Command::Whatif(args) => whatif::run(&session, output, args).await,
         Command::Epr(args) => epr::run(&session, output, args).await,
         Command::Measure(args) => measure::run(&session, output, args).await,
+        Command::Validate(args) => validate::run(&session, output, args).await,
         Command::Networks(args) => networks::run(output, &args),
         Command::Export(args) => export::run(&session, args).await,
         Command::Backup { output } => backup::run(&session, &output).await,
@@ -56,7 +58,10 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
 
 /// Refuses a form that a command's result doesn't have, before anything is done.
 fn check_format(output: Output, command: &Command) -> Result<(), Failure> {
-    let has_page = matches!(command, Command::Predict(_) | Command::Compare(_));
+    let has_page = matches!(
+        command,
+        Command::Predict(_) | Command::Compare(_) | Command::Validate(_)
+    );
     let has_csv = has_page
         || matches!(
             command,
@@ -69,7 +74,7 @@ fn check_format(output: Output, command: &Command) -> Result<(), Failure> {
         )),
         Output::Html if !has_page => Err(Failure::new(
             Exit::Usage,
-            "only predictions and comparisons are written as html",
+            "only predictions, comparisons and validations are written as html",
         )),
         Output::Text | Output::Json | Output::Csv | Output::Html => Ok(()),
     }

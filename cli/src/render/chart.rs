@@ -13,7 +13,7 @@ const RIGHT: f64 = 690.0;
 /// How many colours there are; the last is for all that has none of its own.
 const COLOURS: usize = 8;
 
-/// Two bars of one network.
+/// Two bars of one thing.
 pub(crate) struct Pair {
     pub(crate) name: String,
     pub(crate) measured: Option<f64>,
@@ -25,7 +25,7 @@ pub(crate) struct Pair {
 }
 
 /// Measured and predicted times beneath each other, from zero, all to one scale.
-pub(crate) fn pairs(pairs: &[Pair]) -> Markup {
+pub(crate) fn pairs(pairs: &[Pair], title: &str) -> Markup {
     const STEP: f64 = 38.0;
     let values = pairs.iter().flat_map(|pair| {
         [
@@ -38,10 +38,10 @@ pub(crate) fn pairs(pairs: &[Pair]) -> Markup {
     let length = |value: f64| (RIGHT - LEFT) * value / largest;
     let height = STEP * pairs.len() as f64;
     html! {
-        svg viewBox=(format!("0 0 {WIDTH} {height}")) role="img" aria-label="Predicted and measured time of each network" {
+        svg viewBox=(format!("0 0 {WIDTH} {height}")) role="img" aria-label=(title) {
             @for (index, pair) in pairs.iter().enumerate() {
                 @let top = STEP * index as f64;
-                text.end x=(LEFT - 10.0) y=(top + 21.0) { (pair.name) }
+                text.end x=(LEFT - 10.0) y=(top + 21.0) { (shortened(&pair.name)) }
                 @if let Some(measured) = pair.measured {
                     (bar("measured", LEFT, top + 4.0, length(measured), 12.0, ""))
                 }

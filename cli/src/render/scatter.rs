@@ -181,7 +181,11 @@ fn labels(points: &[Point], across: &Axis, up: &Axis) -> Vec<Label> {
             true => [left, right],
             false => [right, left],
         };
-        let heights = [0.0, -1.0, 1.0, -2.0, 2.0, -3.0, 3.0];
+        // The front goes on to the right of its points.
+        let heights = match point.on_front {
+            true => [-1.0, 1.0, -2.0, 2.0, -3.0, 3.0, 0.0],
+            false => [0.0, -1.0, 1.0, -2.0, 2.0, -3.0, 3.0],
+        };
         let places = heights.into_iter().flat_map(|lines| {
             sides.map(|(x, is_left)| Label {
                 x,

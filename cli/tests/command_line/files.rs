@@ -1,5 +1,7 @@
 //! ONNX files as large as real ones, written here: nobody wants them in a repository.
 
+use std::collections::HashMap;
+
 /// Protobuf's wire format, as far as it is written here.
 #[derive(Default)]
 struct Message(Vec<u8>);
@@ -85,28 +87,64 @@ fn rewritten(bytes: &[u8], wanted: u64, rewrite: impl Fn(&[u8]) -> Vec<u8>) -> V
     message.0
 }
 
-/// A file that was exported without weights, with zeros for all of them: as many bytes as they have.
+/// A file that was exported without weights, with zeros for all of them: as many bytes as they have. Weights that the
+/// exporter found to be alike, since all were zeros, get bytes of their own again.
 pub(crate) fn with_weights(model: &[u8]) -> Vec<u8> {
-    let weight = |tensor: &[u8]| {
-        let mut numel = 1;
-        for (number, wire, value, own) in fields(tensor) {
-            match (number, wire) {
-                (1, 0) => numel *= value,
-                (1, _) => {
-                    let mut packed = own;
-                    while !packed.is_empty() {
-                        numel *= take_varint(&mut packed);
-                    }
+    rewritten(model, 7, |graph| {
+        let text = |bytes: &[u8], wanted: u64| {
+            let all = fields(bytes);
+            let found = all.iter().find(|(number, ..)| *number == wanted);
+            found.map_or(String::new(), |(.., own)| {
+                String::from_utf8_lossy(own).into_owned()
+            })
+        };
+        let all = fields(graph);
+        let weights: HashMap<String, &[u8]> = all
+            .iter()
+            .filter(|(number, ..)| *number == 5)
+            .map(|(.., tensor)| (text(tensor, 8), *tensor))
+            .collect();
+        let mut message = Message::default();
+        for &(number, _, value, own) in &all {
+            let alike = match number {
+                1 if text(own, 4) == "Identity" => weights.get(&text(own, 1)),
+                _ => None,
+            };
+            message = match (number, alike) {
+                (_, Some(tensor)) => {
+                    let name = text(own, 2);
+                    message.bytes(
+                        5,
+                        &filled(&rewritten(tensor, 8, |_| name.clone().into_bytes())),
+                    )
                 }
-                // It has its values already.
-                (4 | 7 | 9, _) => return tensor.to_vec(),
-                _ => (),
-            }
+                (5, None) => message.bytes(5, &filled(own)),
+                (_, None) if own.is_empty() => message.varint(number, value),
+                (_, None) => message.bytes(number, own),
+            };
         }
-        let values = Message::default().bytes(9, &vec![0; 4 * numel as usize]);
-        [tensor, &values.0].concat()
-    };
-    rewritten(model, 7, |graph| rewritten(graph, 5, weight))
+        message.0
+    })
+}
+
+/// A tensor with zeros for its values, if it has none.
+fn filled(tensor: &[u8]) -> Vec<u8> {
+    let mut numel = 1;
+    for (number, wire, value, own) in fields(tensor) {
+        match (number, wire) {
+            (1, 0) => numel *= value,
+            (1, _) => {
+                let mut packed = own;
+                while !packed.is_empty() {
+                    numel *= take_varint(&mut packed);
+                }
+            }
+            (4 | 7 | 9, _) => return tensor.to_vec(),
+            _ => (),
+        }
+    }
+    let values = Message::default().bytes(9, &vec![0; 4 * numel as usize]);
+    [tensor, &values.0].concat()
 }
 
 fn node(operator: &str, inputs: &[&str], output: &str) -> Message {

@@ -416,7 +416,7 @@ fn pages_need_nothing_from_elsewhere() {
     let (code, told) = refused(&["networks", "--format", "html"]);
     assert_eq!(code, 2);
     assert!(
-        told.contains("only predictions and comparisons are written as html"),
+        told.contains("only predictions, comparisons and validations are written as html"),
         "{told}"
     );
 }

@@ -54,6 +54,7 @@ fn chart(comparison: &Comparison) -> Markup {
 }
 
 fn rows(comparison: &Comparison) -> Markup {
+    let has_errors = comparison.rows.iter().any(|row| row.error.is_some());
     html! {
         section.long {
             h2 { "All" }
@@ -61,8 +62,8 @@ fn rows(comparison: &Comparison) -> Markup {
                 table {
                     thead {
                         tr {
-                            th { "network" } th { "batch" } th.word { "platform" } th { "ms" } th { "90 % interval" } th { "items a second" }
-                            th { "W" } th { "mJ an item" } th { "error" } th { "GFLOPs" } th { "M parameters" } th { "front" }
+                            th { "network" } th { "batch" } th.word { "platform" } th { "ms" } th { "90 % interval" } th { "items/s" }
+                            th { "W" } th { "mJ an item" } @if has_errors { th { "error" } } th { "GFLOPs" } th { "M parameters" } th { "front" }
                         }
                     }
                     @for row in &comparison.rows {
@@ -71,7 +72,7 @@ fn rows(comparison: &Comparison) -> Markup {
                             td { (interval(row.runtime_ms_low, row.runtime_ms_high)) }
                             td { (figure_or_none(row.items_per_s)) } td { (figure_or_none(row.power_w)) }
                             td { (figure_or_none(row.energy_mj_per_item)) }
-                            td { (row.error.map_or_else(|| NONE.to_owned(), |error| error.to_string())) }
+                            @if has_errors { td { (row.error.map_or_else(|| NONE.to_owned(), |error| error.to_string())) } }
                             td { (giga(row.flops)) } td { (mega(row.parameters)) } td { (front(row)) }
                         }
                     }

@@ -50,7 +50,7 @@ fn comparison(evaluation: &Evaluation) -> Markup {
         section {
             h2 { "Networks, one forward pass" }
             p.faint { "Grey: measured. Blue: predicted, with the sum of its layers' 90 % intervals." }
-            (pairs(&evaluation.networks.iter().map(pair).collect::<Vec<_>>()))
+            (pairs(&evaluation.networks.iter().map(pair).collect::<Vec<_>>(), "Predicted and measured time of each network"))
             div.wide {
                 table {
                     tr {
