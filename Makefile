@@ -12,7 +12,7 @@ export LIBTORCH := $(CURDIR)/target/libtorch
 SETUP_LIBTORCH := python3 deploy/libtorch/setup.py target/libtorch
 endif
 
-.PHONY: manual setup budget demo demo-clean gpu-kit test-gpu-kit pip test check bench-onnx sim kills bench-farm
+.PHONY: manual setup budget demo demo-clean gpu-kit test-gpu-kit pip test check bench-onnx bench-files python sim kills bench-farm
 
 manual: ## prints this
 	@echo 'Wattfarm: what each layer of a neural network costs on each device of a farm.'
@@ -66,15 +66,20 @@ gpu-kit: setup ## makes target/gpu-kit, a folder that measures a box with an NVI
 test-gpu-kit: gpu-kit ## runs the kit for two minutes on the CPU, with a simulated driver
 	LIBTORCH=$(LIBTORCH) deploy/gpu-kit/test.sh $(KIT) $(TARGET)/release
 
+# What Python's tests want, once.
+define PYTHON_TEST_PACKAGES
+cmp --silent python/requirements-test.txt target/python/installed.txt || { rm -rf target/python && \
+	python3 -m pip install --quiet --target target/python -r python/requirements-test.txt && \
+	cp python/requirements-test.txt target/python/installed.txt; }
+endef
+
 # The whole workspace is built first: some tests start the other packages' binaries. Python's packages go into a folder of
 # ours: a system's own Python may refuse to install any.
 test: setup pip ## runs all tests
 	@[ -d ../shared ] || echo 'NOTE: ../shared is not there, so tests against published measurements are skipped' >&2
 	cargo build --workspace
 	cargo test --workspace
-	@cmp --silent python/requirements-test.txt target/python/installed.txt || { rm -rf target/python && \
-		python3 -m pip install --quiet --target target/python -r python/requirements-test.txt && \
-		cp python/requirements-test.txt target/python/installed.txt; }
+	@$(PYTHON_TEST_PACKAGES)
 	PYTHONPATH=target/python WATTFARM_BINARIES=$(TARGET)/debug python3 python/tests/test_protocol.py
 
 # What `make test` has in small: as long as you like.
@@ -90,12 +95,25 @@ kills: ## kills the real coordinator KILLS=200 times under load
 bench-farm: ## loads the real coordinator over loopback with AGENTS=1000 and JOBS=100000
 	$(COORDINATOR_TESTS) --ignored --nocapture load::a_thousand_agents
 
+# Builds the package where it lies, in python/wattfarm, and tests it against a real farm.
+python: pip ## builds and tests the Python package
+	cargo build
+	cargo fmt --manifest-path python/Cargo.toml --check
+	cargo clippy --release --manifest-path python/Cargo.toml -- -D warnings
+	@$(PYTHON_TEST_PACKAGES)
+	PYTHONPATH=target/python python3 python/build.py
+	PYTHONPATH=target/python WATTFARM_BINARIES=$(TARGET)/debug python3 python/tests/test_package.py
+
 check: setup ## checks format and lints
 	cargo fmt --all --check
 	cargo clippy --workspace --all-targets -- -D warnings
 
 # Wants PyTorch and a few packages more: the generator's first lines name them. Files that are there are not made again.
-bench-onnx: ## exports every network of torchvision, and reads them against fvcore's counts
+bench-onnx: bench-files ## exports every network of torchvision, and reads them against fvcore's counts
 	python3 onnx/tests/generate.py torchvision target/torchvision
 	WATTFARM_TORCHVISION=$(CURDIR)/target/torchvision cargo test --release --package wattfarm-onnx --test torchvision \
 		-- --ignored --nocapture
+
+# Nothing but Rust: the files are written by the test.
+bench-files: ## times predictions from large files, as whole processes
+	cargo test --release --package wattfarm --test command_line -- --ignored --nocapture

@@ -4,11 +4,12 @@ use std::path::PathBuf;
 
 use clap::{Args as ClapArgs, Parser, Subcommand, ValueEnum};
 use uuid::Uuid;
+use wattfarm_cost::epr::ErrorRate;
 use wattfarm_cost::{Dtype, Kind, Target};
 use wattfarm_proto::tls::TlsArgs;
 
 use crate::exit::EXIT_CODES;
-use crate::network::{InputSize, NetworkName};
+use crate::network::{FieldValue, InputSize, NetworkName};
 use crate::quantity::{Budget, Duration};
 
 /// Learns what the layers of a neural network cost on the devices of a farm, and predicts networks from that.
@@ -38,8 +39,9 @@ pub(crate) struct Args {
     #[command(flatten)]
     pub(crate) tls: TlsArgs,
 
-    /// How results are written: `text` or `table` for people, `json` with everything, or (of a prediction) `csv`.
-    #[arg(long, global = true, default_value = "text", value_parser = ["text", "table", "json", "csv"])]
+    /// How results are written: `text` or `table` for people, `json` with everything, or (of a prediction) `csv` or a page
+    /// in `html`.
+    #[arg(long, global = true, default_value = "text", value_parser = ["text", "table", "json", "csv", "html"])]
     pub(crate) format: String,
 
     #[command(subcommand)]
@@ -70,8 +72,16 @@ pub(crate) enum Command {
     Predict(PredictArgs),
     /// Shows what a model is made of: a formula, the most influential terms first.
     Explain(ExplainArgs),
+    /// Compares networks on platforms, and tells which no other beats.
+    Compare(CompareArgs),
+    /// Tells what a network would cost with some of its layers changed.
+    Whatif(WhatifArgs),
+    /// Weighs networks' errors against their energy: error^alpha times mJ an item, lower is better.
+    Epr(EprArgs),
     /// Measures a network as a whole on a platform's agents.
     Measure(MeasureArgs),
+    /// Measures networks and each of their layers on a platform's agents, and says how right the predictions were.
+    Validate(ValidateArgs),
     /// Lists the built-in networks, one network's layers, or the layer kinds.
     Networks(NetworksArgs),
     /// Writes every measurement into files (operator).
@@ -252,16 +262,97 @@ pub(crate) struct FetchArgs {
     pub(crate) output: Option<PathBuf>,
 }
 
+/// What predicts.
+#[derive(Debug, ClapArgs)]
+#[group(id = "predictor", required = true, multiple = false)]
+pub(crate) struct PredictorArgs {
+    /// The platform (slug or hash): the coordinator predicts.
+    #[arg(long)]
+    pub(crate) platform: Option<String>,
+    /// A file that `wattfarm fetch` wrote: predicts here, without a coordinator.
+    #[arg(long, value_name = "PATH")]
+    pub(crate) models: Option<PathBuf>,
+}
+
+/// What a network leaves open.
+#[derive(Debug, ClapArgs)]
+pub(crate) struct SizesArgs {
+    /// Items in a batch, one prediction for each; the network's own, if left out.
+    #[arg(long, value_delimiter = ',')]
+    pub(crate) batch: Vec<u64>,
+    /// Sizes that a file leaves open, or others than it has: the shape of one item (`3x224x224`), that of one item of a
+    /// named input (`ids=128`), or the size of a named axis (`length=128`).
+    #[arg(long, value_name = "[NAME=]SHAPE")]
+    pub(crate) input: Vec<InputSize>,
+    /// Number type of the layers; a file's own, or f32, if left out.
+    #[arg(long)]
+    pub(crate) dtype: Option<Dtype>,
+}
+
+#[derive(Debug, ClapArgs)]
+pub(crate) struct PredictArgs {
+    /// An ONNX file, Caffe's prototxt, or a built-in network: `wattfarm networks` lists them.
+    pub(crate) network: String,
+    #[command(flatten)]
+    pub(crate) predictor: PredictorArgs,
+    #[command(flatten)]
+    pub(crate) sizes: SizesArgs,
+    /// Ends with exit code 7 if one call takes longer, in ms.
+    #[arg(long, value_name = "MS")]
+    pub(crate) budget_ms: Option<f64>,
+    /// Ends with exit code 7 if one call takes more energy, in mJ.
+    #[arg(long, value_name = "MJ")]
+    pub(crate) budget_mj: Option<f64>,
+}
+
+#[derive(Debug, ClapArgs)]
+#[group(id = "predictors", required = true, multiple = true)]
+pub(crate) struct PredictorsArgs {
+    /// Platforms (slugs or hashes): the coordinator predicts.
+    #[arg(long, visible_alias = "platform", value_delimiter = ',')]
+    pub(crate) platforms: Vec<String>,
+    /// Files that `wattfarm fetch` wrote: predicts here, without a coordinator.
+    #[arg(long, value_name = "PATH", value_delimiter = ',')]
+    pub(crate) models: Vec<PathBuf>,
+}
+
+#[derive(Debug, ClapArgs)]
+pub(crate) struct CompareArgs {
+    /// ONNX files, Caffe's prototxts and built-in networks: `wattfarm networks` lists them.
+    #[arg(required = true)]
+    pub(crate) networks: Vec<String>,
+    /// Each network's error, as a fraction (`0.24`) or in percent (`24%`), in the networks' order: what is traded for time
+    /// then, instead of energy.
+    #[arg(long, value_delimiter = ',', value_name = "ERROR")]
+    pub(crate) error: Vec<ErrorRate>,
+    #[command(flatten)]
+    pub(crate) predictors: PredictorsArgs,
+    #[command(flatten)]
+    pub(crate) sizes: SizesArgs,
+}
+
+#[derive(Debug, ClapArgs)]
+pub(crate) struct WhatifArgs {
+    /// An ONNX file, Caffe's prototxt, or a built-in network: `wattfarm networks` lists them.
+    pub(crate) network: String,
+    /// Layers to change, by name; `*` stands for any characters (`layer1.*.conv2`). The layers behind follow.
+    #[arg(long, required = true, value_delimiter = ',', value_name = "NAME")]
+    pub(crate) layer: Vec<String>,
+    /// What to change in each of them: a field (`out_channels=192`), all that begin alike (`kernel=5`), or `kind=relu`.
+    #[arg(long, required = true, value_name = "FIELD=VALUE")]
+    pub(crate) set: Vec<FieldValue>,
+    #[command(flatten)]
+    pub(crate) predictor: PredictorArgs,
+    #[command(flatten)]
+    pub(crate) sizes: SizesArgs,
+}
+
 #[derive(Debug, ClapArgs)]
 pub(crate) struct ExplainArgs {
     /// The layer kind.
     pub(crate) kind: Kind,
-    /// The platform (slug or hash) whose newest model it is.
-    #[arg(long, required_unless_present = "models", conflicts_with = "models")]
-    pub(crate) platform: Option<String>,
-    /// A file that `wattfarm fetch` wrote.
-    #[arg(long, value_name = "PATH")]
-    pub(crate) models: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) predictor: PredictorArgs,
     /// What it predicts: `runtime_ms`, `power_w` or `energy_mj`.
     #[arg(long, default_value_t = Target::RuntimeMs)]
     pub(crate) target: Target,
@@ -274,31 +365,23 @@ pub(crate) struct ExplainArgs {
 }
 
 #[derive(Debug, ClapArgs)]
-pub(crate) struct PredictArgs {
-    /// An ONNX file, or a built-in network: `wattfarm networks` lists them.
-    pub(crate) network: String,
-    /// The platform (slug or hash): the coordinator predicts.
-    #[arg(long, required_unless_present = "models", conflicts_with = "models")]
-    pub(crate) platform: Option<String>,
-    /// A file that `wattfarm fetch` wrote: predicts here, without a coordinator.
-    #[arg(long, value_name = "PATH")]
-    pub(crate) models: Option<PathBuf>,
-    /// Items in a batch, one prediction for each; the network's own, if left out.
-    #[arg(long, value_delimiter = ',')]
-    pub(crate) batch: Vec<u64>,
-    /// Sizes that an ONNX file leaves open, or others than it has: the shape of one item (`3x224x224`), that of one item
-    /// of a named input (`ids=128`), or the size of a named axis (`length=128`).
-    #[arg(long, value_name = "[NAME=]SHAPE")]
-    pub(crate) input: Vec<InputSize>,
-    /// Number type of the layers; a file's own, or f32, if left out.
-    #[arg(long)]
-    pub(crate) dtype: Option<Dtype>,
-    /// Ends with exit code 7 if one call takes longer, in ms.
-    #[arg(long, value_name = "MS")]
-    pub(crate) budget_ms: Option<f64>,
-    /// Ends with exit code 7 if one call takes more energy, in mJ.
-    #[arg(long, value_name = "MJ")]
-    pub(crate) budget_mj: Option<f64>,
+pub(crate) struct EprArgs {
+    /// ONNX files, Caffe's prototxts and built-in networks; only their names, with --energy-mj.
+    #[arg(required = true)]
+    pub(crate) networks: Vec<String>,
+    /// Each network's classification error, as a fraction (`0.24`) or in percent (`24%`), in the networks' order.
+    #[arg(long, required = true, value_delimiter = ',', value_name = "ERROR")]
+    pub(crate) error: Vec<ErrorRate>,
+    /// How much accuracy weighs; one ratio for each.
+    #[arg(long, value_delimiter = ',', default_value = "1,2,3,4")]
+    pub(crate) alpha: Vec<f64>,
+    /// Each network's energy of one item in mJ, in the networks' order: nothing is predicted.
+    #[arg(long, group = "predictor", value_delimiter = ',', value_name = "MJ")]
+    pub(crate) energy_mj: Vec<f64>,
+    #[command(flatten)]
+    pub(crate) predictor: PredictorArgs,
+    #[command(flatten)]
+    pub(crate) sizes: SizesArgs,
 }
 
 #[derive(Debug, ClapArgs)]
@@ -317,6 +400,18 @@ pub(crate) struct MeasureArgs {
     /// Measurements wanted, those already there included; 0 shows only what is there.
     #[arg(long, default_value_t = 1)]
     pub(crate) replicas: u32,
+}
+
+#[derive(Debug, ClapArgs)]
+pub(crate) struct ValidateArgs {
+    /// ONNX files, Caffe's prototxts and built-in networks: `wattfarm networks` lists them.
+    #[arg(required = true)]
+    pub(crate) networks: Vec<String>,
+    /// The platform (slug or hash).
+    #[arg(long)]
+    pub(crate) platform: String,
+    #[command(flatten)]
+    pub(crate) sizes: SizesArgs,
 }
 
 #[derive(Debug, ClapArgs)]

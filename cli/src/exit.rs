@@ -5,7 +5,8 @@ use std::io;
 use std::process::ExitCode;
 
 use tonic::{Code, Status};
-use wattfarm_cost::network::NetworkError;
+use wattfarm_caffe::CaffeError;
+use wattfarm_cost::network::{ChangeError, NetworkError};
 use wattfarm_onnx::OnnxError;
 use wattfarm_proto::connect::ConnectError;
 use wattfarm_proto::error;
@@ -104,7 +105,10 @@ impl Exit {
                 | NetworkError::Node { .. } => Self::Usage,
             });
         }
-        if cause.downcast_ref::<OnnxError>().is_some() {
+        if cause.downcast_ref::<OnnxError>().is_some()
+            || cause.downcast_ref::<CaffeError>().is_some()
+            || cause.downcast_ref::<ChangeError>().is_some()
+        {
             return Some(Self::Usage);
         }
         // Whoever reads our stdout has seen enough: `wattfarm jobs | head`.

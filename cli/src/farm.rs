@@ -159,6 +159,15 @@ impl Measured {
         found
     }
 
+    /// The newest measurement of a subject.
+    pub(crate) fn newest(&self, subject: Hash) -> Option<&Measurement> {
+        let own = self
+            .measurements
+            .iter()
+            .filter(|found| found.subject.hash() == subject);
+        own.max_by_key(|found| found.sequence)
+    }
+
     /// Why a network will not be measured.
     pub(crate) fn failure(&self, network: &Network) -> Option<&str> {
         let hash = network.hash();
@@ -176,12 +185,22 @@ pub(crate) async fn measure(
     platform: &str,
     networks: &[Network],
     replicas: u32,
+    waiting: impl FnMut(&str),
+) -> anyhow::Result<Measured> {
+    let subjects = networks.iter().cloned().map(Subject::Network);
+    let subjects: Vec<Subject> = subjects.collect();
+    measure_subjects(connection, platform, &subjects, replicas, waiting).await
+}
+
+/// The same for layers and networks.
+pub(crate) async fn measure_subjects(
+    connection: &Connection,
+    platform: &str,
+    subjects: &[Subject],
+    replicas: u32,
     mut waiting: impl FnMut(&str),
 ) -> anyhow::Result<Measured> {
-    let subjects = networks
-        .iter()
-        .map(|network| (&Subject::Network(network.clone())).into())
-        .collect();
+    let subjects = subjects.iter().map(Into::into).collect();
     let request = v1::MeasureRequest {
         platform: platform.to_owned(),
         subjects,

@@ -12,6 +12,7 @@ mod farm;
 mod files;
 mod network;
 mod output;
+mod predictor;
 mod quantity;
 mod render;
 mod session;

@@ -6,10 +6,11 @@ use std::str::FromStr;
 
 use anyhow::Context as _;
 use wattfarm_cost::Network;
-use wattfarm_cost::layer::Dtype;
+use wattfarm_cost::layer::{Dtype, Value};
 use wattfarm_cost::network::zoo;
-use wattfarm_onnx::{Coverage, Sizes};
+use wattfarm_cost::network::{Coverage, Sizes};
 
+use crate::args::SizesArgs;
 use crate::exit::{Exit, Failure};
 
 /// `NAME`, or `NAME@BATCH`. Whether there is such a network shows when it is built, so that an unknown one gets the same
@@ -84,21 +85,93 @@ impl FromStr for InputSize {
     }
 }
 
+/// A layer's field with its value, as typed: `out_channels=192`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct FieldValue {
+    pub(crate) field: String,
+    pub(crate) value: Value,
+}
+
+impl FromStr for FieldValue {
+    type Err = String;
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text.split_once('=') {
+            Some((field, value)) if !field.is_empty() && !value.is_empty() => Ok(Self {
+                field: field.to_owned(),
+                value: Value::from(value),
+            }),
+            _ => Err("is not a field with its value, such as out_channels=192".to_owned()),
+        }
+    }
+}
+
 /// A network to predict, and how much of its file it stands for, if it comes from one.
 pub(crate) struct Loaded {
     pub(crate) network: Network,
     pub(crate) coverage: Option<Coverage>,
 }
 
-/// A network once for each batch, or for its own if there is none: from an ONNX file if the name is one's, else built in.
-pub(crate) fn load(
-    name: &str,
-    batches: &[u64],
-    inputs: &[InputSize],
-    dtype: Option<Dtype>,
-) -> anyhow::Result<Vec<Loaded>> {
+/// What a file's name says that it is.
+enum File {
+    Onnx(wattfarm_onnx::Model),
+    Caffe(wattfarm_caffe::Model),
+}
+
+impl File {
+    /// Reads a file by its extension; `None` if the name is no file's.
+    fn open(path: &Path) -> Option<anyhow::Result<Self>> {
+        match path.extension()?.to_str()? {
+            "onnx" => Some(
+                wattfarm_onnx::open(path)
+                    .map(Self::Onnx)
+                    .map_err(Into::into),
+            ),
+            "prototxt" => Some(
+                wattfarm_caffe::open(path)
+                    .map(Self::Caffe)
+                    .map_err(Into::into),
+            ),
+            _ => None,
+        }
+    }
+
+    /// The number type of its weights, where it has any.
+    fn dtype(&self) -> Dtype {
+        match self {
+            Self::Onnx(model) => model.dtype(),
+            Self::Caffe(_) => Dtype::F32,
+        }
+    }
+
+    fn load(&self, name: &str, sizes: &Sizes, dtype: Dtype) -> anyhow::Result<Loaded> {
+        let (network, coverage) = match self {
+            Self::Onnx(model) => {
+                let converted = model.network(name, sizes, dtype)?;
+                (converted.network, converted.coverage)
+            }
+            Self::Caffe(model) => {
+                let converted = model.network(name, sizes, dtype)?;
+                (converted.network, converted.coverage)
+            }
+        };
+        Ok(Loaded {
+            network,
+            coverage: Some(coverage),
+        })
+    }
+}
+
+/// A network once for each batch, or for its own if there is none: from an ONNX file or Caffe's description if the name is
+/// one's, else built in.
+pub(crate) fn load(name: &str, sizes: &SizesArgs) -> anyhow::Result<Vec<Loaded>> {
+    let SizesArgs {
+        batch: batches,
+        input: inputs,
+        dtype,
+    } = sizes;
     let path = Path::new(name);
-    if path.extension().is_none_or(|extension| extension != "onnx") {
+    let doing = || format!("read a network from {}", path.display());
+    let Some(file) = File::open(path) else {
         if !inputs.is_empty() {
             let message =
                 format!("`{name}` is a built-in network: its input has a size of its own");
@@ -110,11 +183,10 @@ pub(crate) fn load(
             coverage: None,
         };
         return Ok(networks.map(built_in).collect());
-    }
-    let doing = || format!("read a network from {}", path.display());
-    let model = wattfarm_onnx::open(path).with_context(doing)?;
+    };
+    let file = file.with_context(doing)?;
     let title = path.file_stem().unwrap_or_default().to_string_lossy();
-    let dtype = dtype.unwrap_or(model.dtype());
+    let dtype = dtype.unwrap_or(file.dtype());
     let mut sizes = Sizes::default();
     for input in inputs {
         match &input.name {
@@ -122,23 +194,20 @@ pub(crate) fn load(
             None => sizes.item = Some(input.shape.clone()),
         }
     }
-    let batches: Vec<Option<u64>> = match batches {
+    let batches: Vec<Option<u64>> = match batches.as_slice() {
         [] => vec![None],
         batches => batches.iter().copied().map(Some).collect(),
     };
-    let mut loaded = Vec::with_capacity(batches.len());
-    for batch in batches {
-        let sizes = Sizes {
-            batch,
-            ..sizes.clone()
-        };
-        let converted = model.network(&title, &sizes, dtype).with_context(doing)?;
-        loaded.push(Loaded {
-            network: converted.network,
-            coverage: Some(converted.coverage),
-        });
-    }
-    Ok(loaded)
+    batches
+        .into_iter()
+        .map(|batch| {
+            let sizes = Sizes {
+                batch,
+                ..sizes.clone()
+            };
+            file.load(&title, &sizes, dtype).with_context(doing)
+        })
+        .collect()
 }
 
 #[cfg(test)]

@@ -11,6 +11,7 @@ pub mod layer;
 pub mod measurement;
 pub mod model;
 pub mod network;
+pub mod pareto;
 pub mod platform;
 
 pub use hash::Hash;

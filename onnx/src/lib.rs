@@ -8,7 +8,6 @@
 //! Nothing here does I/O but [`open`], and nothing but `cost` is known.
 
 mod bind;
-mod coverage;
 mod einsum;
 mod error;
 mod file;
@@ -29,9 +28,8 @@ use bind::Bound;
 use error::shown;
 use graph::Graph;
 
-pub use bind::Sizes;
-pub use coverage::{Coverage, Uncosted};
 pub use error::OnnxError;
+pub use wattfarm_cost::network::{Coverage, Sizes, Uncosted};
 
 /// The graph of an ONNX file, checked: tensors that are made once, and no cycles.
 #[derive(Debug)]

@@ -7,11 +7,10 @@ use wattfarm_cost::model::{Explanation, Target, Yardstick};
 use wattfarm_cost::network::zoo;
 use wattfarm_cost::{Dtype, Hash, Kind, Layer, Model};
 
-use super::predict::read_models;
 use crate::args::ExplainArgs;
 use crate::exit::{Exit, Failure};
-use crate::farm;
 use crate::output::{Output, Report};
+use crate::predictor::Predictor;
 use crate::render::table::{Column, table};
 use crate::session::Session;
 
@@ -31,15 +30,10 @@ pub(super) async fn run(
     output: Output,
     args: ExplainArgs,
 ) -> anyhow::Result<()> {
-    let set = match (&args.models, &args.platform) {
-        (Some(path), _) => read_models(path)?,
-        (None, platform) => {
-            let platform = platform
-                .as_deref()
-                .expect("the command line has a platform where it has no models");
-            farm::fetch_models(&session.designer().await?, platform).await?
-        }
-    };
+    let set = Predictor::open(session, &args.predictor)
+        .await?
+        .models()
+        .await?;
     let found = set.model(args.kind, args.dtype, args.target);
     let model = found.cloned().ok_or_else(|| {
         let message = format!(

@@ -89,12 +89,41 @@ fn a_farm_by_hand() {
     let refused = farm.command(&many).output().expect("the command runs");
     assert_eq!(refused.status.code(), Some(2));
 
+    // Measured whole already: only its layers are still to be.
+    let validate = [
+        "validate",
+        "squeezenet1_1",
+        "--platform",
+        platform,
+        "--batch",
+        "1",
+    ];
+    let validated = farm.json(&validate);
+    let runtime = &validated["networks"][0]["runtime_ms"];
+    assert!(
+        runtime["predicted"].is_null(),
+        "few of its kinds have a model"
+    );
+    assert_eq!(runtime["measured"], measured[0]["runtime_ms"]);
+    let figure = |name: &str| runtime[name].as_f64().expect("measured");
+    let ratio = figure("layers") / figure("measured");
+    assert!(
+        (0.5..2.0).contains(&ratio),
+        "layers are {ratio} of the network"
+    );
+    assert_eq!(validated["kinds"][0]["kind"], "relu");
+    assert!(validated["accuracy_percent"]["power"].is_null());
+    let page = farm.text(&[&validate[..], &["--format", "html"]].concat());
+    assert!(page.contains("Layers of squeezenet1_1 at batch 1"));
+
     farm.text(&["export", "-o", "csv"]);
     let rows = |kind: &str| {
         let text = fs::read_to_string(farm.path(&format!("csv/{kind}.csv"))).expect("a file");
         text.lines().count() - 1
     };
-    assert_eq!(rows("relu") + rows("softmax"), JOBS);
+    // The campaign's, and those of the network's own layers that were not among them.
+    assert!(rows("relu") + rows("softmax") >= JOBS);
+    assert!(rows("conv2d") > 10);
     assert_eq!(rows("networks"), 1);
 
     // Any version can be fitted again from the measurements that it names, and a figure that was changed is found.

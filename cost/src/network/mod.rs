@@ -1,7 +1,11 @@
 //! A network: layers in the order in which an eager framework runs them, with what each reads.
 
 mod builder;
+mod change;
+mod coverage;
 mod memory;
+mod refit;
+mod sizes;
 pub mod zoo;
 
 use serde::{Deserialize, Serialize};
@@ -10,6 +14,9 @@ use crate::Hash;
 use crate::layer::{Dtype, Layer, MemoryFormat, Op, SIZE_MAX, Shape};
 
 pub use builder::{NetworkBuilder, Tensor, Window, window};
+pub use change::{Change, ChangeError, Changed};
+pub use coverage::{Coverage, Uncosted};
+pub use sizes::Sizes;
 
 /// The most nodes that a network may have.
 pub const NODES_MAX: usize = 20_000;

@@ -9,10 +9,9 @@ mod window;
 use std::collections::{HashMap, HashSet};
 
 use wattfarm_cost::layer::{Elementwise, Op, Rows, Shape};
-use wattfarm_cost::network::{NODES_MAX, NetworkBuilder, NetworkError, Tensor};
+use wattfarm_cost::network::{Coverage, NODES_MAX, NetworkBuilder, NetworkError, Tensor, Uncosted};
 use wattfarm_cost::{Dtype, Network};
 
-use crate::coverage::{Coverage, Uncosted};
 use crate::error::{OnnxError, shown};
 use crate::fuse::{Role, Whole, clip_bounds, roles};
 use crate::graph::{Graph, Step, TensorId};

@@ -2,38 +2,26 @@
 
 use std::collections::BTreeMap;
 
-use maud::{DOCTYPE, Markup, PreEscaped, html};
+use maud::{Markup, html};
 use wattfarm_cost::Kind;
 
 use super::Evaluation;
-use super::chart::{Pair, Stack, pairs, stacks};
 use crate::demo::evaluate::NetworkResult;
+use crate::render::chart::{Pair, Stack, pairs, stacks};
 use crate::render::number::{NONE, figure, figure_or_none, interval, signed_percent};
-
-/// The page's style sheet.
-pub(super) const STYLE: &str = include_str!("style.css");
+use crate::render::page::page;
 
 /// The page.
 pub(in crate::demo) fn html(evaluation: &Evaluation) -> String {
-    let page = html! {
-        (DOCTYPE)
-        html lang="en" {
-            head {
-                meta charset="utf-8";
-                meta name="viewport" content="width=device-width, initial-scale=1";
-                title { "Wattfarm on " (evaluation.platform) }
-                style { (PreEscaped(STYLE)) }
-            }
-            body {
-                (summary(evaluation))
-                (comparison(evaluation))
-                (breakdown(evaluation))
-                (kinds(evaluation))
-                (layers(evaluation))
-            }
-        }
+    let title = format!("Wattfarm on {}", evaluation.platform);
+    let body = html! {
+        (summary(evaluation))
+        (comparison(evaluation))
+        (breakdown(evaluation))
+        (kinds(evaluation))
+        (layers(evaluation))
     };
-    page.into_string()
+    page(&title, &body)
 }
 
 fn summary(evaluation: &Evaluation) -> Markup {
@@ -62,7 +50,7 @@ fn comparison(evaluation: &Evaluation) -> Markup {
         section {
             h2 { "Networks, one forward pass" }
             p.faint { "Grey: measured. Blue: predicted, with the sum of its layers' 90 % intervals." }
-            (pairs(&evaluation.networks.iter().map(pair).collect::<Vec<_>>()))
+            (pairs(&evaluation.networks.iter().map(pair).collect::<Vec<_>>(), "Predicted and measured time of each network"))
             div.wide {
                 table {
                     tr {
@@ -138,13 +126,8 @@ fn stack(network: &NetworkResult) -> Stack {
             *parts.entry(layer.kind).or_default() += runtime;
         }
     }
-    Stack {
-        name: network.prediction.network.clone(),
-        parts: parts
-            .into_iter()
-            .map(|(kind, ms)| (kind.to_string(), ms))
-            .collect(),
-    }
+    let parts = parts.into_iter().map(|(kind, ms)| (kind.to_string(), ms));
+    Stack::new(network.prediction.network.clone(), parts.collect(), "ms")
 }
 
 fn kinds(evaluation: &Evaluation) -> Markup {

@@ -1,6 +1,5 @@
 //! What the demo found: as text, as JSON and as a page. All three are functions of one value.
 
-mod chart;
 mod html;
 
 use std::collections::BTreeSet;
@@ -435,7 +434,7 @@ mod tests {
     fn page_is_golden() {
         // One element a line, and without the style sheet: a change shows as a diff to read.
         let page = html(&evaluation())
-            .replace(html::STYLE, "")
+            .replace(crate::render::page::STYLE, "")
             .replace("><", ">\n<");
         insta::assert_snapshot!(page);
     }

@@ -1,28 +1,32 @@
 //! `wattfarm predict`: what a network will cost, layer by layer.
 
-use std::collections::BTreeMap;
-use std::fs;
-use std::path::Path;
+mod breakdown;
+mod html;
 
-use anyhow::Context as _;
 use serde::Serialize;
-use wattfarm_cost::model::{self, LayerPrediction, Limit, NetworkPrediction};
-use wattfarm_cost::{Kind, ModelSet};
+use wattfarm_cost::model::{LayerPrediction, Limit, NetworkPrediction, Total};
 use wattfarm_onnx::Coverage;
+
+use breakdown::{Part, by_kind, by_stage};
 
 use crate::args::PredictArgs;
 use crate::exit::{Exit, Failure};
-use crate::output::{Output, Report};
+use crate::network;
+use crate::output::{Output, Report, cell, csv_of};
+use crate::predictor::Predictor;
 use crate::render::number::{figure, figure_or_none, giga, interval, mega, share};
 use crate::render::table::{Column, table};
 use crate::session::Session;
-use crate::{farm, network};
 
 /// A network's prediction, with how much of its file is in it.
 #[derive(Serialize)]
 struct Predicted {
     #[serde(flatten)]
     prediction: NetworkPrediction,
+    /// What the kinds of layers cost, costliest first.
+    kinds: Vec<Part>,
+    /// What the network's stages cost, in the order of execution.
+    stages: Vec<Part>,
     #[serde(skip_serializing_if = "Option::is_none")]
     coverage: Option<Coverage>,
 }
@@ -50,16 +54,21 @@ impl Report for Predictions {
         texts.join("\n\n")
     }
 
+    fn html(&self) -> anyhow::Result<String> {
+        Ok(html::html(self.all()))
+    }
+
     fn csv(&self) -> anyhow::Result<String> {
-        let mut writer = csv::Writer::from_writer(Vec::new());
-        writer.write_record(COLUMNS)?;
-        for predicted in self.all() {
-            for layer in &predicted.prediction.layers {
-                writer.write_record(cells(&predicted.prediction, layer))?;
-            }
-        }
-        let text = String::from_utf8(writer.into_inner()?)?;
-        Ok(text.trim_end().to_owned())
+        let all = self.all().iter().map(|predicted| &predicted.prediction);
+        csv_of(
+            COLUMNS,
+            all.flat_map(|prediction| {
+                prediction
+                    .layers
+                    .iter()
+                    .map(|layer| cells(prediction, layer))
+            }),
+        )
     }
 }
 
@@ -68,26 +77,11 @@ pub(super) async fn run(
     output: Output,
     args: PredictArgs,
 ) -> anyhow::Result<()> {
-    let loaded = network::load(&args.network, &args.batch, &args.input, args.dtype)?;
+    let loaded = network::load(&args.network, &args.sizes)?;
+    let predictor = Predictor::open(session, &args.predictor).await?;
     let mut predictions = Vec::with_capacity(loaded.len());
-    match (&args.models, &args.platform) {
-        (Some(path), _) => {
-            let models = read_models(path)?;
-            predictions.extend(
-                loaded
-                    .iter()
-                    .map(|loaded| model::predict(&loaded.network, &models)),
-            );
-        }
-        (None, platform) => {
-            let platform = platform
-                .as_deref()
-                .expect("the command line has a platform where it has no models");
-            let connection = session.designer().await?;
-            for loaded in &loaded {
-                predictions.push(farm::predict(&connection, platform, &loaded.network).await?);
-            }
-        }
+    for loaded in &loaded {
+        predictions.push(predictor.predict(&loaded.network).await?);
     }
     let predicted = predictions.into_iter().zip(loaded);
     let predicted: Vec<Predicted> = predicted
@@ -95,6 +89,8 @@ pub(super) async fn run(
             let told = loaded.coverage.iter().flat_map(Coverage::warnings);
             prediction.warnings.extend(told);
             Predicted {
+                kinds: by_kind(&prediction.layers),
+                stages: by_stage(&prediction.layers),
                 prediction,
                 coverage: loaded.coverage,
             }
@@ -165,18 +161,17 @@ const COLUMNS: [&str; 14] = [
 ];
 
 fn cells(prediction: &NetworkPrediction, layer: &LayerPrediction) -> [String; COLUMNS.len()] {
-    let number = |value: Option<f64>| value.map_or_else(String::new, |value| value.to_string());
     [
         prediction.network.clone(),
         prediction.batch.to_string(),
         prediction.platform.clone(),
         layer.name.clone(),
         layer.kind.to_string(),
-        number(layer.runtime_ms),
-        number(layer.runtime_ms_low),
-        number(layer.runtime_ms_high),
-        number(layer.power_w),
-        number(layer.energy_mj),
+        cell(layer.runtime_ms),
+        cell(layer.runtime_ms_low),
+        cell(layer.runtime_ms_high),
+        cell(layer.power_w),
+        cell(layer.energy_mj),
         layer.flops.to_string(),
         layer.bytes.to_string(),
         limit(layer).to_owned(),
@@ -186,15 +181,6 @@ fn cells(prediction: &NetworkPrediction, layer: &LayerPrediction) -> [String; CO
 
 fn limit(layer: &LayerPrediction) -> &'static str {
     layer.limit.map_or("", Limit::name)
-}
-
-/// A file that `wattfarm fetch` wrote.
-pub(super) fn read_models(path: &Path) -> anyhow::Result<ModelSet> {
-    let unusable = || Failure::new(Exit::Usage, format!("read models from {}", path.display()));
-    let text = fs::read_to_string(path).with_context(unusable)?;
-    let models: ModelSet = serde_json::from_str(&text).with_context(unusable)?;
-    models.check().with_context(unusable)?;
-    Ok(models)
 }
 
 fn text(predicted: &Predicted) -> String {
@@ -208,14 +194,17 @@ fn text(predicted: &Predicted) -> String {
         String::new(),
         layer_table(&prediction.layers, total.runtime_ms),
         String::new(),
-        kind_table(&prediction.layers, total.runtime_ms),
+        part_table(&predicted.kinds, "kind", total),
         String::new(),
-        format!(
-            "total  {} ms ({})",
-            figure_or_none(total.runtime_ms),
-            interval(total.runtime_ms_low, total.runtime_ms_high)
-        ),
     ];
+    if !predicted.stages.is_empty() {
+        lines.extend([part_table(&predicted.stages, "stage", total), String::new()]);
+    }
+    lines.push(format!(
+        "total  {} ms ({})",
+        figure_or_none(total.runtime_ms),
+        interval(total.runtime_ms_low, total.runtime_ms_high)
+    ));
     if let Some(items) = total.items_per_s {
         lines.push(format!("       {} items a second", figure(items)));
     }
@@ -251,36 +240,27 @@ fn text(predicted: &Predicted) -> String {
     lines.join("\n")
 }
 
-/// Kinds with what their layers cost together, costliest first.
-fn kind_table(layers: &[LayerPrediction], total_ms: Option<f64>) -> String {
-    let mut kinds: BTreeMap<Kind, (usize, f64, Option<f64>)> = BTreeMap::new();
-    for layer in layers {
-        let (count, runtime, energy) = kinds.entry(layer.kind).or_insert((0, 0.0, Some(0.0)));
-        *count += 1;
-        *runtime += layer.runtime_ms.unwrap_or(0.0);
-        *energy = energy
-            .zip(layer.energy_mj)
-            .map(|(sum, energy)| sum + energy);
-    }
-    let mut kinds: Vec<_> = kinds.into_iter().collect();
-    kinds.sort_by(|(_, a), (_, b)| b.1.total_cmp(&a.1));
+/// Parts of a network with what each costs, and its shares.
+fn part_table(parts: &[Part], heading: &'static str, total: &Total) -> String {
     let columns = [
-        Column::Left("kind"),
+        Column::Left(heading),
         Column::Right("layers"),
         Column::Right("ms"),
         Column::Right("share %"),
         Column::Right("mJ"),
+        Column::Right("share %"),
     ];
-    let row = |(kind, (count, runtime, energy)): (Kind, (usize, f64, Option<f64>))| {
+    let row = |part: &Part| {
         [
-            kind.to_string(),
-            count.to_string(),
-            figure(runtime),
-            share(Some(runtime), total_ms),
-            figure_or_none(energy),
+            part.name.clone(),
+            part.layers.to_string(),
+            figure(part.runtime_ms),
+            share(Some(part.runtime_ms), total.runtime_ms),
+            figure_or_none(part.energy_mj),
+            share(part.energy_mj, total.energy_mj),
         ]
     };
-    table(columns, kinds.into_iter().map(row))
+    table(columns, parts.iter().map(row))
 }
 
 /// Layers with what each costs, and its share of their network's `total_ms`.

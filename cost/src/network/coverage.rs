@@ -1,9 +1,10 @@
-//! How much of a file's graph its network of layers stands for.
+//! How much of a file its network of layers stands for.
 
 use std::collections::BTreeMap;
 
 use serde::Serialize;
-use wattfarm_cost::Network;
+
+use super::Network;
 
 /// The most nodes that a warning names.
 const NAMED_MAX: usize = 5;
@@ -22,10 +23,10 @@ pub struct Uncosted {
     pub bytes: u64,
 }
 
-/// What became of a graph's nodes: each is costed by a layer, or known to be free, or listed.
+/// What became of a file's nodes: each is costed by a layer, or known to be free, or listed.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 pub struct Coverage {
-    /// Nodes of the graph, its functions written out.
+    /// Nodes of the file, functions written out.
     pub nodes: usize,
     /// Nodes that layers stand for; several may be one layer.
     pub costed: usize,
@@ -46,7 +47,8 @@ pub struct Coverage {
 }
 
 impl Coverage {
-    pub(crate) fn count_layers(&mut self, network: &Network) {
+    /// Adds what the layers of the file's network do.
+    pub fn count_layers(&mut self, network: &Network) {
         for (_, layer) in network.layers() {
             let work = layer.work();
             self.flops = self.flops.saturating_add(work.flops);

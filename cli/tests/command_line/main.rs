@@ -1,12 +1,11 @@
 //! The command as scripts use it: what it prints, and how it ends.
 
-use std::path::Path;
-use std::process::{Command, Output};
+mod design;
+mod files;
+mod models;
+mod speed;
 
-use wattfarm_cost::measurement::Recipe;
-use wattfarm_cost::model::{Model, ModelKey, Provenance, Scale, Validation};
-use wattfarm_cost::platform::Device;
-use wattfarm_cost::{Dtype, Kind, ModelSet, Platform, Target};
+use std::process::{Command, Output};
 
 /// Runs the command with nothing from the surrounding environment.
 fn wattfarm(arguments: &[&str]) -> Output {
@@ -26,64 +25,26 @@ fn text(bytes: &[u8]) -> &str {
     std::str::from_utf8(bytes).expect("UTF-8")
 }
 
-/// Models of every kind: 0.01 ms, and 1 ms for a thousand million operations.
-fn write_models(path: &Path) {
-    let cpu = Device::Cpu {
-        model: "test".to_owned(),
-        threads: 1,
-        instruction_set: "AVX2".to_owned(),
-    };
-    let platform = Platform {
-        device: cpu,
-        libtorch: "2.11.0".to_owned(),
-    };
-    let model = |kind| Model {
-        key: ModelKey {
-            platform: platform.hash(),
-            kind,
-            dtype: Dtype::F32,
-            target: Target::RuntimeMs,
-        },
-        version: 1,
-        scale: Scale::of_work(0.01, 1e-9, 0.0),
-        intercept: 0.0,
-        terms: vec![],
-        correction_min: 0.0,
-        correction_max: 0.0,
-        domain: vec![],
-        validation: Validation {
-            folds: 10,
-            rmspe: 5.0,
-            mape: 4.0,
-            medape: 3.0,
-            log_residual_low: -0.1,
-            log_residual_high: 0.1,
-            bands: Vec::new(),
-            correlation: 1.0,
-        },
-        provenance: Provenance {
-            recipe: Recipe::LAYER,
-            samples: 10,
-            distinct: 10,
-            through_sequence: 10,
-            trainer_version: "test".to_owned(),
-        },
-    };
-    // One kind without a model: it must show.
-    let kinds = Kind::ALL.into_iter().filter(|kind| *kind != Kind::Dropout);
-    let models = ModelSet::new(
-        platform.slug(),
-        platform.clone(),
-        kinds.map(model).collect(),
-    );
-    std::fs::write(path, serde_json::to_vec(&models).expect("serializes")).expect("written");
+/// What a command that succeeds prints.
+fn printed(arguments: &[&str]) -> String {
+    let output = wattfarm(arguments);
+    let said = text(&output.stderr);
+    assert_eq!(exit_code(&output), 0, "{arguments:?}: {said}");
+    text(&output.stdout).to_owned()
+}
+
+/// How a command ends that doesn't succeed, and why.
+fn refused(arguments: &[&str]) -> (i32, String) {
+    let output = wattfarm(arguments);
+    assert!(output.stdout.is_empty(), "{arguments:?}");
+    (exit_code(&output), text(&output.stderr).to_owned())
 }
 
 #[test]
 fn predicts_offline() {
     let folder = tempfile::tempdir().expect("a folder");
     let path = folder.path().join("models.json");
-    write_models(&path);
+    models::write(&path, 0);
     let models = path.to_str().expect("UTF-8");
 
     let one = wattfarm(&[
@@ -93,11 +54,24 @@ fn predicts_offline() {
     let mut json: serde_json::Value = serde_json::from_slice(&one.stdout).expect("JSON");
     let layers = json["layers"].as_array_mut().expect("an array");
     assert!(layers.len() > 40);
-    // One layer shows the shape of them all.
+    // One layer shows the shape of them all, and one part.
     layers.truncate(1);
+    for parts in ["kinds", "stages"] {
+        json[parts].as_array_mut().expect("an array").truncate(1);
+    }
     insta::assert_snapshot!(serde_json::to_string_pretty(&json).expect("serializes"), @r#"
     {
       "batch": 8,
+      "kinds": [
+        {
+          "bytes": 193991424,
+          "energy_mj": null,
+          "flops": 29016981504,
+          "layers": 20,
+          "name": "conv2d",
+          "runtime_ms": 29.216981504000003
+        }
+      ],
       "layers": [
         {
           "bytes": 30544640,
@@ -115,6 +89,16 @@ fn predicts_offline() {
       ],
       "network": "resnet18",
       "platform": "test-avx2-1t-torch2.11.0",
+      "stages": [
+        {
+          "bytes": 30544640,
+          "energy_mj": null,
+          "flops": 1888223232,
+          "layers": 1,
+          "name": "conv1",
+          "runtime_ms": 1.898223232
+        }
+      ],
       "total": {
         "energy_mj": null,
         "energy_mj_per_item": null,
@@ -148,7 +132,7 @@ fn predicts_offline() {
 fn a_kind_without_a_model_is_a_warning() {
     let folder = tempfile::tempdir().expect("a folder");
     let path = folder.path().join("models.json");
-    write_models(&path);
+    models::write(&path, 0);
     let output = wattfarm(&[
         "predict",
         "neuralpower/alexnet",
@@ -174,7 +158,7 @@ fn onnx(name: &str) -> String {
 fn a_file_is_predicted_as_the_built_in_network() {
     let folder = tempfile::tempdir().expect("a folder");
     let path = folder.path().join("models.json");
-    write_models(&path);
+    models::write(&path, 0);
     let models = path.to_str().expect("UTF-8");
     let predict = |network: &str| {
         let output = wattfarm(&[
@@ -211,7 +195,7 @@ fn a_file_is_predicted_as_the_built_in_network() {
 fn a_file_is_predicted_for_people_and_for_spreadsheets() {
     let folder = tempfile::tempdir().expect("a folder");
     let path = folder.path().join("models.json");
-    write_models(&path);
+    models::write(&path, 0);
     let models = path.to_str().expect("UTF-8");
     let (network, size) = (onnx("segmentation"), "3x32x32");
     let all = [
@@ -231,7 +215,7 @@ fn a_file_is_predicted_for_people_and_for_spreadsheets() {
 fn budgets_decide_the_exit_code() {
     let folder = tempfile::tempdir().expect("a folder");
     let path = folder.path().join("models.json");
-    write_models(&path);
+    models::write(&path, 0);
     let models = path.to_str().expect("UTF-8");
     let within = |network: &str, budget: &[&str]| {
         let output = wattfarm(&[&["predict", network, "--models", models], budget].concat());
@@ -254,7 +238,7 @@ fn budgets_decide_the_exit_code() {
 fn a_file_that_is_wrong_is_exit_code_2_and_named() {
     let folder = tempfile::tempdir().expect("a folder");
     let path = folder.path().join("models.json");
-    write_models(&path);
+    models::write(&path, 0);
     let models = path.to_str().expect("UTF-8");
     let cut = folder.path().join("cut.onnx");
     let whole = std::fs::read(onnx("resnet18")).expect("there");
@@ -393,7 +377,7 @@ fn formats_may_stand_before_or_behind_the_command() {
 fn a_model_is_explained_as_a_formula() {
     let folder = tempfile::tempdir().expect("a folder");
     let path = folder.path().join("models.json");
-    write_models(&path);
+    models::write(&path, 0);
     let path = path.to_str().expect("UTF-8");
     let output = wattfarm(&["explain", "linear", "--models", path]);
     assert_eq!(exit_code(&output), 0, "{}", text(&output.stderr));
@@ -413,5 +397,61 @@ fn export_writes_csv_or_ndjson() {
     assert_eq!(
         exit_code(&wattfarm(&["export", "-o", "unused", "--format", "text"])),
         2
+    );
+}
+
+#[test]
+fn pages_need_nothing_from_elsewhere() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("models.json");
+    models::write_with_power(&path, "board", 1.0);
+    let models = path.to_str().expect("UTF-8");
+    let (file, size) = (onnx("segmentation"), "3x32x32");
+    let predicted = [
+        "predict", &file, "--models", models, "--input", size, "--batch", "2", "--format", "html",
+    ];
+    let compared = [
+        "compare", "resnet18", "vgg16", "--models", models, "--format", "html",
+    ];
+    for (name, arguments) in [
+        ("predicted_page", &predicted[..]),
+        ("compared_page", &compared),
+    ] {
+        let page = printed(arguments);
+        for outside in ["http://", "https://", "src=", "@import", "url("] {
+            assert!(!page.contains(outside), "{outside}");
+        }
+        // One element a line, and without the style sheet: a change shows as a diff to read.
+        let (begin, end) = (page.find("<style>"), page.find("</style>"));
+        let (begin, end) = begin.zip(end).expect("a style sheet");
+        let page = format!("{}{}", &page[..begin], &page[end + "</style>".len()..]);
+        insta::assert_snapshot!(name, page.replace("><", ">\n<"));
+    }
+    let (code, told) = refused(&["networks", "--format", "html"]);
+    assert_eq!(code, 2);
+    assert!(
+        told.contains("only predictions, comparisons and validations are written as html"),
+        "{told}"
+    );
+}
+
+#[test]
+fn caffes_description_is_predicted() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("models.json");
+    models::write(&path, 0);
+    let models = path.to_str().expect("UTF-8");
+    let file = |name: &str| {
+        let folder = env!("CARGO_MANIFEST_DIR");
+        format!("{folder}/../caffe/tests/networks/{name}.prototxt")
+    };
+    let nin = file("nin");
+    let all = ["predict", &nin, "--models", models, "--batch", "1"];
+    insta::assert_snapshot!("predicted_description", printed(&all));
+    let (code, told) = refused(&["predict", &file("vgg16_train_val"), "--models", models]);
+    assert_eq!(code, 2);
+    assert!(
+        told.contains("give that of one item by --input 3x224x224"),
+        "{told}"
     );
 }

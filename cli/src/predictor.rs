@@ -1,0 +1,78 @@
+//! What predicts: models in a file, or the coordinator.
+
+use std::fs;
+use std::path::Path;
+
+use anyhow::Context as _;
+use wattfarm_cost::model::{self, NetworkPrediction};
+use wattfarm_cost::{ModelSet, Network};
+use wattfarm_proto::connect::Connection;
+
+use crate::args::PredictorArgs;
+use crate::exit::{Exit, Failure};
+use crate::farm;
+use crate::session::Session;
+
+/// Predicts networks on one platform.
+pub(crate) enum Predictor {
+    /// Here.
+    Models(Box<ModelSet>),
+    /// By asking the coordinator.
+    Platform {
+        connection: Connection,
+        platform: String,
+    },
+}
+
+impl Predictor {
+    /// The one that the command line names.
+    pub(crate) async fn open(session: &Session, args: &PredictorArgs) -> anyhow::Result<Self> {
+        match (&args.models, &args.platform) {
+            (Some(path), _) => Self::of_file(path),
+            (None, platform) => {
+                let platform = platform
+                    .as_deref()
+                    .expect("the command line has a platform where it has no models");
+                Self::of_platform(session, platform).await
+            }
+        }
+    }
+
+    /// The models of a file that `wattfarm fetch` wrote.
+    pub(crate) fn of_file(path: &Path) -> anyhow::Result<Self> {
+        let unusable = || Failure::new(Exit::Usage, format!("read models from {}", path.display()));
+        let text = fs::read_to_string(path).with_context(unusable)?;
+        let models: ModelSet = serde_json::from_str(&text).with_context(unusable)?;
+        models.check().with_context(unusable)?;
+        Ok(Self::Models(Box::new(models)))
+    }
+
+    /// The coordinator, for a platform (slug or hash).
+    pub(crate) async fn of_platform(session: &Session, platform: &str) -> anyhow::Result<Self> {
+        Ok(Self::Platform {
+            connection: session.designer().await?,
+            platform: platform.to_owned(),
+        })
+    }
+
+    /// The models themselves.
+    pub(crate) async fn models(&self) -> anyhow::Result<ModelSet> {
+        match self {
+            Self::Models(models) => Ok((**models).clone()),
+            Self::Platform {
+                connection,
+                platform,
+            } => farm::fetch_models(connection, platform).await,
+        }
+    }
+
+    pub(crate) async fn predict(&self, network: &Network) -> anyhow::Result<NetworkPrediction> {
+        match self {
+            Self::Models(models) => Ok(model::predict(network, models)),
+            Self::Platform {
+                connection,
+                platform,
+            } => farm::predict(connection, platform, network).await,
+        }
+    }
+}
