@@ -12,7 +12,7 @@ export LIBTORCH := $(CURDIR)/target/libtorch
 SETUP_LIBTORCH := python3 deploy/libtorch/setup.py target/libtorch
 endif
 
-.PHONY: manual setup budget demo demo-clean gpu-kit test-gpu-kit pip test check bench-onnx bench-files python sim kills bench-farm
+.PHONY: manual setup budget demo demo-clean gpu-kit test-gpu-kit pip test check bench-onnx bench-files bench-predict python sim kills bench-farm
 
 manual: ## prints this
 	@echo 'Wattfarm: what each layer of a neural network costs on each device of a farm.'
@@ -103,6 +103,9 @@ python: pip ## builds and tests the Python package
 	@$(PYTHON_TEST_PACKAGES)
 	PYTHONPATH=target/python python3 python/build.py
 	PYTHONPATH=target/python WATTFARM_BINARIES=$(TARGET)/debug python3 python/tests/test_package.py
+
+bench-predict: ## times predictions of single layers, by WATTFARM_MODELS=models.json or the largest model that there may be
+	cargo test --release --package wattfarm-cost --test speed -- --ignored --nocapture
 
 check: setup ## checks format and lints
 	cargo fmt --all --check

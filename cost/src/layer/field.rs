@@ -51,6 +51,8 @@ pub(super) trait Field: Sized {
     const EXPECTED: &'static str;
     fn to_value(&self) -> Value;
     fn from_value(value: &Value) -> Option<Self>;
+    /// The value as a number: a list as its sum, a word as its place among its kind's words.
+    fn number(&self) -> f64;
 }
 
 /// The most characters of a value that an error repeats.
@@ -84,6 +86,9 @@ impl Field for u64 {
             _ => None,
         }
     }
+    fn number(&self) -> f64 {
+        *self as f64
+    }
 }
 
 impl Field for bool {
@@ -97,6 +102,9 @@ impl Field for bool {
             Value::Size(1) => Some(true),
             _ => None,
         }
+    }
+    fn number(&self) -> f64 {
+        f64::from(*self)
     }
 }
 
@@ -113,6 +121,9 @@ impl Field for Vec<u64> {
         };
         (!sizes.is_empty() && sizes.len() <= LIST_MAX && sizes.iter().all(|&size| size <= SIZE_MAX))
             .then_some(sizes)
+    }
+    fn number(&self) -> f64 {
+        self.iter().sum::<u64>() as f64
     }
 }
 
@@ -155,6 +166,9 @@ macro_rules! words {
                     $(Value::Word(word) if word == $word => Some(Self::$variant),)*
                     _ => None,
                 }
+            }
+            fn number(&self) -> f64 {
+                f64::from(*self as u8)
             }
         }
     };

@@ -24,6 +24,10 @@ macro_rules! fields {
                 vec![$((stringify!($field), self.$field.to_value()),)*]
             }
 
+            fn numbers(&self, into: &mut Vec<f64>) {
+                into.extend([$(self.$field.number(),)*]);
+            }
+
             fn defaults() -> Vec<(&'static str, Value)> {
                 vec![$($((stringify!($field), <$type as Field>::to_value(&$default)),)?)*]
             }
@@ -423,6 +427,11 @@ macro_rules! kinds {
 
             pub(super) fn fields(&self) -> Vec<(&'static str, Value)> {
                 match self { $(Self::$variant(fields) => fields.values(),)* }
+            }
+
+            /// The fields as numbers, in their order: a list as its sum, a word as its place among its kind's words.
+            pub(crate) fn numbers(&self, into: &mut Vec<f64>) {
+                match self { $(Self::$variant(fields) => fields.numbers(into),)* }
             }
 
             pub(super) fn from_fields(kind: Kind, given: &[(&str, Value)]) -> Result<Self, LayerError> {

@@ -1,6 +1,8 @@
 //! What a model says of one layer.
 
-use super::{EFFORT, Features, Limit, Model, sum};
+use super::compiled::{CompiledSum, Scratch};
+use super::scale::measure;
+use super::{DERIVED, Features, Limit, Model, feature_names};
 use crate::Layer;
 use crate::layer::Value;
 
@@ -26,22 +28,71 @@ const SHRINKING: [&str; 2] = ["batch", "in_height"];
 const SHRINKINGS: usize = 4;
 
 impl Model {
-    /// The model's estimate for a layer of its kind and dtype.
+    /// The model's estimate for one layer; for many, an [`Estimator`] is many times faster.
+    pub fn estimate(&self, layer: &Layer) -> Estimate {
+        Estimator::new(self).estimate(layer, &mut Scratch::default())
+    }
+}
+
+/// A model made ready for many layers.
+#[derive(Debug, Clone)]
+pub struct Estimator<'a> {
+    model: &'a Model,
+    costs: CompiledSum,
+    /// What each of the costs is a cost of.
+    limits: Vec<Limit>,
+    /// The same of the yardstick of time.
+    time: Option<(f64, CompiledSum, Vec<Limit>)>,
+    terms: CompiledSum,
+    /// The domain's features by their places, with their bounds.
+    domain: Vec<(usize, f64, f64)>,
+    effort: usize,
+    effort_max: f64,
+}
+
+impl<'a> Estimator<'a> {
+    /// Of any model that [`Model::check`] takes.
+    pub fn new(model: &'a Model) -> Self {
+        let own = feature_names(model.key.kind);
+        let names = [own, &DERIVED].concat();
+        let bounds = model.domain.iter().filter_map(|bound| {
+            let place = names.iter().position(|name| *name == bound.feature)?;
+            Some((place, bound.min, bound.max))
+        });
+        let domain: Vec<(usize, f64, f64)> = bounds.collect();
+        let effort = own.len();
+        let effort_max = domain.iter().find(|(place, ..)| *place == effort);
+        let time = model.scale.time.as_deref();
+        Self {
+            model,
+            costs: CompiledSum::new(&model.scale.costs, own),
+            limits: model.scale.limits(),
+            time: time.map(|time| {
+                let costs = CompiledSum::new(&time.costs, own);
+                (time.constant, costs, time.limits())
+            }),
+            terms: CompiledSum::new(&model.terms, &names),
+            effort,
+            effort_max: effort_max.map_or(f64::INFINITY, |(_, _, max)| *max),
+            domain,
+        }
+    }
+
+    /// The estimate for a layer of the model's kind and dtype.
     ///
     /// A layer larger than all samples is corrected as the same layer with a batch (or an image) as small as theirs, and
     /// features outside the domain are held at its edge for the polynomial: far away the scale alone grows. The
     /// estimate names such features.
-    pub fn estimate(&self, layer: &Layer) -> Estimate {
+    pub fn estimate(&self, layer: &Layer, scratch: &mut Scratch) -> Estimate {
         let mut features = Features::of(layer);
-        let scale = self.scale.of(&features);
-        let limit = self.scale.parts(&features).limit();
-        self.scale.derive(&mut features);
-        let (log_low, log_high) = self.validation.interval(features.get(EFFORT));
-        let (_, outside) = self.hold(features.clone());
-        let smaller = self.smaller(layer, &features);
-        let (held, _) = self.hold(smaller.unwrap_or(features));
-        let polynomial = self.intercept + sum(&self.terms, &held);
-        let correction = polynomial.clamp(self.correction_min, self.correction_max);
+        let (scale, limit) = self.scale(&mut features, scratch);
+        let effort = features.values()[self.effort];
+        let (log_low, log_high) = self.model.validation.interval(Some(effort));
+        let outside = self.outside(&features);
+        let features = self.held(layer, features, scratch);
+        let terms: f64 = self.terms.products(features.values(), scratch).sum();
+        let polynomial = self.model.intercept + terms;
+        let correction = polynomial.clamp(self.model.correction_min, self.model.correction_max);
         let value = scale * correction.exp();
         Estimate {
             value,
@@ -52,38 +103,67 @@ impl Model {
         }
     }
 
-    /// Features within the domain, and the names of those that were not.
-    pub(super) fn hold(&self, mut features: Features) -> (Features, Vec<String>) {
-        let mut outside = Vec::new();
-        for bound in &self.domain {
-            let Some(value) = features.get_mut(&bound.feature) else {
-                continue;
-            };
-            if *value < bound.min || *value > bound.max {
-                outside.push(bound.feature.clone());
-                *value = value.clamp(bound.min, bound.max);
+    /// The yardstick, which adds to the features what it says of them.
+    fn scale(&self, features: &mut Features, scratch: &mut Scratch) -> (f64, Limit) {
+        let constant = self.model.scale.constant;
+        let costs = self.costs.products(features.values(), scratch);
+        let (scale, parts) = match &self.time {
+            None => measure(constant, self.limits.iter().copied().zip(costs)),
+            Some((time, compiled, limits)) => {
+                let costs: f64 = costs.sum();
+                let timed = compiled.products(features.values(), scratch);
+                let (whole, parts) = measure(*time, limits.iter().copied().zip(timed));
+                (constant + costs / whole, parts)
             }
-        }
-        (features, outside)
+        };
+        self.model.scale.derive_from(&parts, features);
+        (scale, parts.limit())
     }
 
-    /// The features of the largest such layer that is no larger than the samples; `None` if the layer itself is.
-    fn smaller(&self, layer: &Layer, features: &Features) -> Option<Features> {
-        let bound = self.domain.iter().find(|bound| bound.feature == EFFORT)?;
-        let mut effort = features.get(EFFORT)?;
+    /// The features that the polynomial is asked about.
+    pub(super) fn held(
+        &self,
+        layer: &Layer,
+        mut features: Features,
+        scratch: &mut Scratch,
+    ) -> Features {
+        let effort = features.values()[self.effort];
+        if effort > self.effort_max
+            && let Some(smaller) = self.smaller(layer, effort, scratch)
+        {
+            features = smaller;
+        }
+        for &(place, min, max) in &self.domain {
+            let value = features.value_mut(place);
+            *value = value.clamp(min, max);
+        }
+        features
+    }
+
+    fn outside(&self, features: &Features) -> Vec<String> {
+        let values = features.values();
+        let is_outside =
+            |&&(place, min, max): &&(usize, f64, f64)| values[place] < min || values[place] > max;
+        let places = self.domain.iter().filter(is_outside).map(|bound| bound.0);
+        let names = places.filter_map(|place| features.iter().nth(place));
+        names.map(|(name, _)| name.to_owned()).collect()
+    }
+
+    /// The features of the largest such layer that is no larger than the samples; `None` if it can't be smaller.
+    fn smaller(&self, layer: &Layer, mut effort: f64, scratch: &mut Scratch) -> Option<Features> {
         let mut found: Option<(Layer, Features)> = None;
         for field in SHRINKING {
             for _ in 0..SHRINKINGS {
-                if effort <= bound.max {
+                if effort <= self.effort_max {
                     break;
                 }
                 let from = found.as_ref().map_or(layer, |(layer, _)| layer);
-                let Some(smaller) = shrunk(from, field, bound.max / effort) else {
+                let Some(smaller) = shrunk(from, field, self.effort_max / effort) else {
                     break;
                 };
                 let mut features = Features::of(&smaller);
-                self.scale.derive(&mut features);
-                effort = features.get(EFFORT)?;
+                self.scale(&mut features, scratch);
+                effort = features.values()[self.effort];
                 found = Some((smaller, features));
             }
         }

@@ -2,7 +2,7 @@
 
 use serde::Serialize;
 
-use super::{Features, Model, Scale, Term, Weighted};
+use super::{Estimator, Features, Model, Scale, Scratch, Term, Weighted};
 use crate::Layer;
 
 /// What a model is made of, as some layers feel it.
@@ -56,17 +56,17 @@ pub struct Effect {
 impl Model {
     /// The model in parts, as `layers` of its kind and dtype feel them. Of none, every part is 0.
     pub fn explain(&self, layers: &[Layer]) -> Explanation {
-        let features: Vec<Features> = layers
+        let (estimator, mut scratch) = (Estimator::new(self), Scratch::default());
+        let own = |layer| {
+            let mut features = Features::of(layer);
+            self.scale.derive(&mut features);
+            features
+        };
+        let features: Vec<Features> = layers.iter().map(own).collect();
+        let held: Vec<Features> = layers
             .iter()
-            .map(|layer| {
-                let mut features = Features::of(layer);
-                self.scale.derive(&mut features);
-                features
-            })
-            .collect();
-        let held: Vec<Features> = features
-            .iter()
-            .map(|features| self.hold(features.clone()).0)
+            .zip(&features)
+            .map(|(layer, features)| estimator.held(layer, features.clone(), &mut scratch))
             .collect();
         let mut terms: Vec<(f64, Effect)> = self
             .terms

@@ -1,6 +1,8 @@
 //! The features of a layer: what a model's terms may speak of.
 
-use crate::layer::{Activation, Op, Value};
+use std::sync::OnceLock;
+
+use crate::layer::Op;
 use crate::{Kind, Layer};
 
 /// What every kind has beside its own fields.
@@ -50,7 +52,13 @@ fn has_sides(kind: Kind) -> bool {
 /// depthwise convolution; `uneven_padding` by how many rows and columns opposite
 /// sides are padded differently; `entries` the length of a list; `run` (permute) the
 /// number of values that stay next to each other.
-pub fn feature_names(kind: Kind) -> Vec<&'static str> {
+pub fn feature_names(kind: Kind) -> &'static [&'static str] {
+    static NAMES: OnceLock<Vec<Vec<&'static str>>> = OnceLock::new();
+    let all = NAMES.get_or_init(|| Kind::ALL.map(names_of).to_vec());
+    &all[kind as usize]
+}
+
+fn names_of(kind: Kind) -> Vec<&'static str> {
     let mut names = kind.field_names().to_vec();
     names.extend(WORK);
     if has_gemm(kind) {
@@ -76,19 +84,21 @@ pub fn feature_names(kind: Kind) -> Vec<&'static str> {
 /// A layer's features with their values, in the order of [`feature_names`].
 #[derive(Debug, Clone, PartialEq)]
 pub struct Features {
-    names: Vec<&'static str>,
+    kind: Kind,
+    /// Names of the values behind those that the kind has by itself.
+    derived: &'static [&'static str],
     values: Vec<f64>,
 }
+
+/// As many values as a kind has, and a few to come.
+const VALUES_EXPECTED: usize = 48;
 
 impl Features {
     /// The features of a layer.
     pub fn of(layer: &Layer) -> Self {
         let kind = layer.kind();
-        let mut values: Vec<f64> = layer
-            .fields()
-            .into_iter()
-            .map(|(_, value)| number(&value))
-            .collect();
+        let mut values = Vec::with_capacity(VALUES_EXPECTED);
+        layer.op().numbers(&mut values);
         let work = layer.work();
         let output = layer.output_shape();
         values.extend([
@@ -136,46 +146,43 @@ impl Features {
             }
             _ => (),
         }
-        let names = feature_names(kind);
-        debug_assert_eq!(names.len(), values.len());
-        Self { names, values }
+        debug_assert_eq!(feature_names(kind).len(), values.len());
+        Self {
+            kind,
+            derived: &[],
+            values,
+        }
+    }
+
+    /// The names, in the order of the values.
+    fn names(&self) -> impl Iterator<Item = &'static str> {
+        let own = feature_names(self.kind).iter();
+        own.chain(self.derived).copied()
     }
 
     /// Names and values.
     pub fn iter(&self) -> impl Iterator<Item = (&'static str, f64)> {
-        self.names.iter().copied().zip(self.values.iter().copied())
+        self.names().zip(self.values.iter().copied())
     }
 
     /// The value of a feature; `None` if the kind has no such feature.
     pub fn get(&self, name: &str) -> Option<f64> {
-        self.names
-            .iter()
-            .position(|&own| own == name)
-            .map(|index| self.values[index])
+        let place = self.names().position(|own| own == name);
+        place.map(|place| self.values[place])
     }
 
-    pub(super) fn extend(&mut self, names: &[&'static str], values: &[f64]) {
-        self.names.extend(names);
+    /// The values, in the names' order.
+    pub(super) fn values(&self) -> &[f64] {
+        &self.values
+    }
+
+    pub(super) fn derive(&mut self, names: &'static [&'static str], values: &[f64]) {
+        self.derived = names;
         self.values.extend(values);
     }
 
-    pub(super) fn get_mut(&mut self, name: &str) -> Option<&mut f64> {
-        self.names
-            .iter()
-            .position(|&own| own == name)
-            .map(|index| &mut self.values[index])
-    }
-}
-
-/// A field as a number: a list as its sum, a word as its place among its kind's words.
-fn number(value: &Value) -> f64 {
-    match value {
-        Value::Size(size) => *size as f64,
-        Value::Sizes(sizes) => sizes.iter().sum::<u64>() as f64,
-        Value::Word(word) => Activation::ALL
-            .iter()
-            .position(|activation| activation.name() == word)
-            .map_or(0.0, |index| index as f64),
+    pub(super) fn value_mut(&mut self, place: usize) -> &mut f64 {
+        &mut self.values[place]
     }
 }
 
@@ -187,7 +194,7 @@ mod tests {
     fn every_kind_has_a_value_for_each_name() {
         for kind in Kind::ALL {
             let features = Features::of(&kind.example());
-            assert_eq!(features.names, feature_names(kind));
+            assert_eq!(features.values.len(), feature_names(kind).len());
             assert!(features.iter().all(|(_, value)| value.is_finite()));
         }
     }

@@ -1,5 +1,6 @@
 //! A fitted model: a sparse polynomial over a layer's features, with all that a reader needs to judge it.
 
+mod compiled;
 mod estimate;
 mod explain;
 mod features;
@@ -13,7 +14,8 @@ use serde::{Deserialize, Serialize};
 use crate::measurement::Recipe;
 use crate::{Dtype, Hash, Kind, Platform};
 
-pub use estimate::Estimate;
+pub use compiled::Scratch;
+pub use estimate::{Estimate, Estimator};
 pub use explain::{Cost, Effect, Explanation, Yardstick};
 pub use features::{Features, feature_names};
 pub use predict::{LayerPrediction, NetworkPrediction, Total, predict};
@@ -221,12 +223,12 @@ impl Model {
             );
         }
         let own = feature_names(self.key.kind);
-        let names = [&own[..], &DERIVED].concat();
+        let names = [own, &DERIVED].concat();
         let timed = scale.time.as_ref().map(|time| &time.costs);
         let lists = [
-            ("terms", Some(&self.terms), &names),
-            ("scale.costs", Some(&scale.costs), &own),
-            ("scale.time.costs", timed, &own),
+            ("terms", Some(&self.terms), &names[..]),
+            ("scale.costs", Some(&scale.costs), own),
+            ("scale.time.costs", timed, own),
         ];
         let all = lists.into_iter().flat_map(|(list, terms, names)| {
             let terms = terms.into_iter().flatten().enumerate();

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Limit, ModelSet, Target};
+use super::{Estimate, Estimator, Limit, ModelSet, Scratch, Target};
 use crate::{Dtype, Hash, Kind, Layer, Network};
 
 /// One layer's predicted cost. What has no model is `None`.
@@ -81,9 +81,10 @@ pub struct NetworkPrediction {
 pub fn predict(network: &Network, models: &ModelSet) -> NetworkPrediction {
     let mut unmodelled: BTreeMap<Kind, Vec<&str>> = BTreeMap::new();
     let mut warnings = Vec::new();
+    let mut ready = Ready::new(models);
     let mut layers = Vec::new();
     for (name, layer) in network.layers() {
-        let prediction = predict_layer(name, layer, models, &mut warnings);
+        let prediction = predict_layer(name, layer, &mut ready, &mut warnings);
         if prediction.runtime_ms.is_none() {
             unmodelled.entry(layer.kind()).or_default().push(name);
         }
@@ -106,17 +107,39 @@ pub fn predict(network: &Network, models: &ModelSet) -> NetworkPrediction {
     }
 }
 
+/// Models that are made ready when they are first asked.
+struct Ready<'a> {
+    models: &'a ModelSet,
+    estimators: BTreeMap<(Kind, Dtype, Target), Option<Estimator<'a>>>,
+    scratch: Scratch,
+}
+
+impl<'a> Ready<'a> {
+    fn new(models: &'a ModelSet) -> Self {
+        Self {
+            models,
+            estimators: BTreeMap::new(),
+            scratch: Scratch::default(),
+        }
+    }
+
+    /// `None` without a model.
+    fn estimate(&mut self, layer: &Layer, target: Target) -> Option<Estimate> {
+        let (kind, dtype) = (layer.kind(), layer.dtype());
+        let estimator = self.estimators.entry((kind, dtype, target));
+        let model = || self.models.model(kind, dtype, target).map(Estimator::new);
+        let estimator = estimator.or_insert_with(model).as_ref()?;
+        Some(estimator.estimate(layer, &mut self.scratch))
+    }
+}
+
 fn predict_layer(
     name: &str,
     layer: &Layer,
-    models: &ModelSet,
+    models: &mut Ready<'_>,
     warnings: &mut Vec<String>,
 ) -> LayerPrediction {
-    let estimate = |target| {
-        models
-            .model(layer.kind(), layer.dtype(), target)
-            .map(|model| model.estimate(layer))
-    };
+    let mut estimate = |target| models.estimate(layer, target);
     let runtime = estimate(Target::RuntimeMs);
     if let Some(runtime) = runtime
         .as_ref()

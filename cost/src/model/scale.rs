@@ -140,31 +140,32 @@ impl Scale {
 
     /// What a layer's time is made of; for a yardstick of energy, its energy. The polynomial corrects their sum, not each.
     pub fn parts(&self, features: &Features) -> Parts {
-        if let Some(time) = &self.time {
-            return time.parts(features);
+        match &self.time {
+            Some(time) => time.parts(features),
+            None => {
+                let each = self.costs.iter().map(|cost| {
+                    let part = cost.coefficient * cost.term.value(features);
+                    (limit_of(&cost.term), part)
+                });
+                measure(self.constant, each).1
+            }
         }
-        let mut parts = Parts {
-            launch: self.constant,
-            ..Parts::default()
-        };
-        for cost in &self.costs {
-            let part = match limit_of(&cost.term) {
-                Limit::Compute => &mut parts.compute,
-                Limit::Memory => &mut parts.memory,
-                Limit::Launch => &mut parts.launch,
-            };
-            *part += cost.coefficient * cost.term.value(features);
-        }
-        parts
+    }
+
+    /// What each of the costs is a cost of.
+    pub(super) fn limits(&self) -> Vec<Limit> {
+        self.costs.iter().map(|cost| limit_of(&cost.term)).collect()
     }
 
     /// Adds what the yardstick says to a layer's features, by the names of [`DERIVED`].
     pub fn derive(&self, features: &mut Features) {
         let parts = self.parts(features);
-        let constant = self
-            .time
-            .as_ref()
-            .map_or(self.constant, |time| time.constant);
+        self.derive_from(&parts, features);
+    }
+
+    /// The same, where the parts are known.
+    pub(super) fn derive_from(&self, parts: &Parts, features: &mut Features) {
+        let constant = (self.time.as_ref()).map_or(self.constant, |time| time.constant);
         let whole = parts.sum();
         let values = [
             whole / constant,
@@ -172,8 +173,26 @@ impl Scale {
             parts.memory / whole,
             parts.launch / whole,
         ];
-        features.extend(&DERIVED, &values);
+        features.derive(&DERIVED, &values);
     }
+}
+
+/// A constant and costs added up: all together, and by what they are costs of.
+pub(super) fn measure(constant: f64, costs: impl Iterator<Item = (Limit, f64)>) -> (f64, Parts) {
+    let mut parts = Parts {
+        launch: constant,
+        ..Parts::default()
+    };
+    let mut sum = 0.0;
+    for (limit, part) in costs {
+        sum += part;
+        match limit {
+            Limit::Compute => parts.compute += part,
+            Limit::Memory => parts.memory += part,
+            Limit::Launch => parts.launch += part,
+        }
+    }
+    (constant + sum, parts)
 }
 
 /// Features that a model's yardstick gives to each layer, whatever its kind: how many times the cost of an empty call it

@@ -118,6 +118,11 @@ impl Term {
         self.0.iter().map(|factor| factor.value(features)).product()
     }
 
+    /// Its factors.
+    pub fn factors(&self) -> impl Iterator<Item = &Factor> {
+        self.0.iter()
+    }
+
     /// The features that it speaks of.
     pub fn features(&self) -> impl Iterator<Item = &str> {
         self.0.iter().map(|factor| factor.feature.as_str())
