@@ -12,6 +12,7 @@ mod networks;
 mod platforms;
 mod predict;
 mod request;
+mod retract;
 mod token;
 
 use crate::args::{Args, Command};
@@ -45,6 +46,7 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
         Command::Measure(args) => measure::run(&session, output, args).await,
         Command::Networks(args) => networks::run(output, &args),
         Command::Export(args) => export::run(&session, args).await,
+        Command::Retract(args) => retract::run(&session, output, args).await,
         Command::Backup { output } => backup::run(&session, &output).await,
         Command::Demo(args) => demo::run(output, args).await,
     }
