@@ -14,8 +14,12 @@ fn main() -> anyhow::Result<()> {
     let out = PathBuf::from(std::env::var_os("OUT_DIR").context("cargo sets OUT_DIR")?);
     std::fs::write(out.join("descriptors.bin"), descriptors.encode_to_vec())
         .context("write the descriptors")?;
+    // Names, so that a message's descriptor is found before it is decoded.
+    let mut config = tonic_prost_build::Config::new();
+    config.enable_type_names();
     tonic_prost_build::configure()
-        .compile_fds(descriptors)
+        .codec_path("crate::codec::Bounded")
+        .compile_fds_with_config(descriptors, config)
         .context("generate code")?;
     Ok(())
 }

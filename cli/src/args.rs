@@ -10,7 +10,7 @@ use wattfarm_proto::tls::TlsArgs;
 
 use crate::exit::EXIT_CODES;
 use crate::network::{FieldValue, InputSize, NetworkName};
-use crate::quantity::{Budget, Duration};
+use crate::quantity::{Budget, Duration, Sequences};
 
 /// Learns what the layers of a neural network cost on the devices of a farm, and predicts networks from that.
 #[derive(Debug, Parser)]
@@ -86,6 +86,8 @@ pub(crate) enum Command {
     Networks(NetworksArgs),
     /// Writes every measurement into files (operator).
     Export(ExportArgs),
+    /// Takes measurements back, for a reason: models are fitted without them from then on (operator).
+    Retract(RetractArgs),
     /// Writes all that the coordinator's store holds into a file, while the farm works on (operator).
     Backup {
         /// The file to write; `wattfarm-coordinator import` makes a store of it.
@@ -435,6 +437,19 @@ pub(crate) struct ExportArgs {
     /// Only those of this platform (slug or hash).
     #[arg(long)]
     pub(crate) platform: Option<String>,
+    /// With those that were retracted, and why in `retractions.ndjson`.
+    #[arg(long)]
+    pub(crate) retracted: bool,
+}
+
+#[derive(Debug, ClapArgs)]
+pub(crate) struct RetractArgs {
+    /// Sequences of measurements, as exports have them: `17`, or `20-25` for all from 20 to 25.
+    #[arg(required = true, value_name = "SEQUENCE")]
+    pub(crate) sequences: Vec<Sequences>,
+    /// Why they are not to be believed.
+    #[arg(long, value_name = "REASON")]
+    pub(crate) because: String,
 }
 
 #[derive(Debug, ClapArgs)]

@@ -271,17 +271,25 @@ impl TryFrom<v1::PlatformHeader> for PlatformNames {
 pub(crate) struct Exported {
     pub(crate) platform: Option<PlatformNames>,
     pub(crate) measurements: Vec<Measurement>,
+    /// Those of these measurements that were taken back.
+    pub(crate) retractions: Vec<v1::Retraction>,
 }
 
 /// Every measurement in the order of arrival, a batch at a time.
 pub(crate) struct Export(Streaming<v1::ExportMeasurementsResponse>);
 
 impl Export {
-    /// Needs the operator's connection. `platform` is a slug or hash; empty: all.
-    pub(crate) async fn open(connection: &Connection, platform: &str) -> anyhow::Result<Self> {
+    /// Needs the operator's connection. `platform` is a slug or hash; empty: all. Measurements that were retracted are left
+    /// out unless they are asked for.
+    pub(crate) async fn open(
+        connection: &Connection,
+        platform: &str,
+        retracted: bool,
+    ) -> anyhow::Result<Self> {
         let request = v1::ExportMeasurementsRequest {
             platform: platform.to_owned(),
             after_sequence: 0,
+            retracted,
         };
         let response = connection.farm().export_measurements(unary(request)).await;
         Ok(Self(response.context("export measurements")?.into_inner()))
@@ -294,6 +302,7 @@ impl Export {
         Ok(Some(Exported {
             platform: message.header.map(PlatformNames::try_from).transpose()?,
             measurements: each("measurements", message.measurements)?,
+            retractions: message.retractions,
         }))
     }
 }

@@ -14,6 +14,9 @@ pub(crate) enum QuantityError {
     /// Neither a number of jobs nor a duration.
     #[error("`{0}` is neither a number of jobs, such as `500`, nor a duration, such as `30m`")]
     Budget(String),
+    /// No numbers of measurements.
+    #[error("`{0}` is neither a sequence, such as `17`, nor a range of them, such as `20-25`")]
+    Sequences(String),
 }
 
 /// A positive number of whole seconds.
@@ -62,6 +65,37 @@ impl fmt::Display for Duration {
             }
         }
         Ok(())
+    }
+}
+
+/// Measurements by their sequences: one, or all from one to another.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Sequences {
+    first: u64,
+    last: u64,
+}
+
+impl Sequences {
+    pub(crate) fn count(self) -> u64 {
+        (self.last - self.first).saturating_add(1)
+    }
+
+    pub(crate) fn iter(self) -> impl Iterator<Item = u64> {
+        self.first..=self.last
+    }
+}
+
+impl FromStr for Sequences {
+    type Err = QuantityError;
+    fn from_str(text: &str) -> Result<Self, QuantityError> {
+        let refused = || QuantityError::Sequences(text.to_owned());
+        let (first, last) = text.split_once('-').unwrap_or((text, text));
+        let number = |text: &str| text.parse::<u64>().map_err(|_| refused());
+        let (first, last) = (number(first)?, number(last)?);
+        match 1 <= first && first <= last {
+            true => Ok(Self { first, last }),
+            false => Err(refused()),
+        }
     }
 }
 
@@ -140,5 +174,29 @@ mod tests {
         for text in ["0", "-1", "many", ""] {
             assert!(text.parse::<Budget>().is_err(), "{text}");
         }
+    }
+
+    #[test]
+    fn sequences_are_one_or_a_range() {
+        let all = |text: &str| {
+            text.parse::<Sequences>()
+                .map(|some| some.iter().collect::<Vec<_>>())
+        };
+        assert_eq!(all("7"), Ok(vec![7]));
+        assert_eq!(all("7-9"), Ok(vec![7, 8, 9]));
+        for bad in [
+            "",
+            "0",
+            "9-7",
+            "a",
+            "1-",
+            "-1",
+            "1-2-3",
+            "99999999999999999999",
+        ] {
+            assert!(all(bad).is_err(), "{bad}");
+        }
+        let huge: Sequences = "1-18446744073709551615".parse().expect("a range");
+        assert_eq!(huge.count(), u64::MAX);
     }
 }

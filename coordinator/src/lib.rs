@@ -12,6 +12,7 @@ pub mod config;
 pub mod draft;
 pub mod farm;
 pub mod grpc;
+pub mod recall;
 pub mod secret;
 pub mod server;
 pub mod signal;

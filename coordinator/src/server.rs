@@ -84,7 +84,7 @@ impl Server {
         } = settings;
         let clock = Clock::start();
         let records = store.load().context("load the store")?;
-        let (jobs, measurements) = (records.jobs.len(), records.sequence);
+        let (open_jobs, measurements) = (records.jobs.len(), records.sequence);
         let farm = Farm::restore(records, clock.now());
         let listener = TcpListener::bind(listen)
             .await
@@ -117,7 +117,7 @@ impl Server {
                     let _ = asked_to_stop.wait_for(|stop| *stop).await;
                 },
             );
-        tracing::info!(%address, encrypted, jobs, measurements, "taking calls");
+        tracing::info!(%address, encrypted, open_jobs, measurements, "taking calls");
         Ok(Self {
             address,
             stop,

@@ -13,7 +13,7 @@ pub enum Signal {
     Work(Hash),
     /// A job of the platform has gone on its way, or an agent or a campaign of it has changed.
     Progress(Hash),
-    /// Measurements have been taken.
+    /// Measurements have been taken, or taken back.
     Measurements,
     /// Models of the platform have been published.
     Models(Hash),
@@ -43,7 +43,9 @@ pub fn signals(changes: &[Change]) -> BTreeSet<Signal> {
                     signals.insert(Signal::Work(campaign.platform));
                 }
             }
-            Change::Entry(_) => drop(signals.insert(Signal::Measurements)),
+            Change::Entry(_) | Change::Retraction(_) => {
+                signals.insert(Signal::Measurements);
+            }
             Change::Model(model) => {
                 signals.insert(Signal::Models(model.key.platform));
                 signals.insert(Signal::Progress(model.key.platform));
@@ -52,7 +54,8 @@ pub fn signals(changes: &[Change]) -> BTreeSet<Signal> {
             | Change::Key(..)
             | Change::Platform(_)
             | Change::Task(..)
-            | Change::JobGone(_) => (),
+            | Change::JobGone(_)
+            | Change::Total(_) => (),
         }
     }
     signals

@@ -7,6 +7,7 @@ use tokio::sync::{broadcast, mpsc, oneshot};
 
 use crate::clock::Clock;
 use crate::farm::{Change, Event, Farm, Tick, Timestamp};
+use crate::recall::recall;
 use crate::signal::{Signal, signals};
 use crate::store::{Store, StoreError};
 
@@ -23,7 +24,21 @@ const SIGNALS_MAX: usize = 1024;
 const IDLE: Duration = Duration::from_secs(3600);
 
 /// An event with its way back: applied in order, its reply delivered after the commit.
-type Command = Box<dyn FnOnce(&mut Farm, Timestamp, &mut Vec<Change>) -> Delivery + Send>;
+type Command = Box<dyn FnOnce(&mut Turn<'_>) -> Result<Delivery, StoreError> + Send>;
+
+/// What a group of events works on.
+struct Turn<'a> {
+    farm: &'a mut Farm,
+    store: &'a dyn Store,
+    now: Timestamp,
+    changes: Vec<Change>,
+    failure: &'a OnceLock<Stopped>,
+}
+
+/// Notes why the writer stops, before anybody can notice that it has.
+fn note(failure: &OnceLock<Stopped>, error: &StoreError) {
+    failure.get_or_init(|| error.into());
+}
 
 /// Gives a reply to whoever waits for it.
 type Delivery = Box<dyn FnOnce() + Send>;
@@ -94,11 +109,12 @@ impl Writer {
     /// Gives an event to the farm. The reply comes when all that it rests on is stored.
     pub async fn ask<E: Event>(&self, event: E) -> Result<E::Reply, Stopped> {
         let (reply, answer) = oneshot::channel();
-        let command: Command = Box::new(move |farm, now, changes| {
-            let (answer, changed) = farm.apply(now, event);
-            changes.extend(changed);
+        let command: Command = Box::new(move |turn| {
+            recall(turn.farm, turn.store, &event).inspect_err(|error| note(turn.failure, error))?;
+            let (answer, changed) = turn.farm.apply(turn.now, event);
+            turn.changes.extend(changed);
             // Whoever asked may have gone away; what they asked for is done all the same.
-            Box::new(move || drop(reply.send(answer)))
+            Ok(Box::new(move || drop(reply.send(answer))))
         });
         self.inbox.send(command).await.map_err(|_| self.stopped())?;
         answer.await.map_err(|_| self.stopped())
@@ -133,17 +149,26 @@ async fn run(
             return Ok(());
         }
         let now = clock.now();
-        let (_, mut changes) = farm.apply(now, Tick);
-        let deliveries: Vec<Delivery> = group
-            .drain(..)
-            .map(|command| command(&mut farm, now, &mut changes))
-            .collect();
+        let (_, changes) = farm.apply(now, Tick);
+        let mut turn = Turn {
+            farm: &mut farm,
+            store: &*store,
+            now,
+            changes,
+            failure,
+        };
+        let mut deliveries = Vec::with_capacity(group.len());
+        for command in group.drain(..) {
+            deliveries.push(command(&mut turn)?);
+        }
+        let changes = turn.changes;
         // Durable first. A failure ends the writer and with it the process: memory is ahead of the disk.
         if !changes.is_empty() {
-            store.commit(&changes).inspect_err(|error| {
-                failure.get_or_init(|| error.into());
-            })?;
+            store
+                .commit(&changes)
+                .inspect_err(|error| note(failure, error))?;
         }
+        farm.forget();
         // Visible second.
         deliveries.into_iter().for_each(|deliver| deliver());
         for signal in signals(&changes) {

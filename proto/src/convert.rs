@@ -534,11 +534,7 @@ fn weighted(list: &str, terms: &[v1::model::Term]) -> Result<Vec<Weighted>, Fiel
     terms.iter().enumerate().map(one).collect()
 }
 
-fn yardstick(time: v1::model::Scale) -> Result<Box<Scale>, FieldError> {
-    if time.time.is_some() {
-        let reason = "has a yardstick of time of its own";
-        return Err(FieldError::new("scale.time", reason));
-    }
+fn yardstick(time: &v1::model::Time) -> Result<Box<Scale>, FieldError> {
     Ok(Box::new(Scale {
         constant: time.constant,
         costs: weighted("scale.time.costs", &time.costs)?,
@@ -547,13 +543,14 @@ fn yardstick(time: v1::model::Scale) -> Result<Box<Scale>, FieldError> {
 }
 
 fn scale_to_wire(scale: &Scale) -> v1::model::Scale {
+    let costs = |scale: &Scale| scale.costs.iter().map(term_to_wire).collect();
     v1::model::Scale {
         constant: scale.constant,
-        costs: scale.costs.iter().map(term_to_wire).collect(),
-        time: scale
-            .time
-            .as_deref()
-            .map(|time| Box::new(scale_to_wire(time))),
+        costs: costs(scale),
+        time: scale.time.as_deref().map(|time| v1::model::Time {
+            constant: time.constant,
+            costs: costs(time),
+        }),
     }
 }
 
@@ -582,7 +579,7 @@ impl TryFrom<v1::Model> for Model {
             scale: Scale {
                 constant: scale.constant,
                 costs: weighted("scale.costs", &scale.costs)?,
-                time: scale.time.map(|time| yardstick(*time)).transpose()?,
+                time: scale.time.as_ref().map(yardstick).transpose()?,
             },
             intercept: message.intercept,
             terms: weighted("terms", &message.terms)?,

@@ -3,6 +3,8 @@
 //!
 //! Generated types stop at the edge of each process: a handler converts, asks, and converts back.
 
+pub mod bound;
+pub mod codec;
 pub mod connect;
 pub mod convert;
 pub mod error;

@@ -61,12 +61,43 @@ pub async fn rebuild(
     Ok(models.iter().map(outcome).collect())
 }
 
-/// Every sample up to a measurement, by model, with its place.
-type Measured = BTreeMap<ModelKey, Vec<(u64, Sample)>>;
+/// What the coordinator has, up to a measurement.
+#[derive(Default)]
+struct Measured {
+    /// Every sample by model, with its measurement's place.
+    samples: BTreeMap<ModelKey, Vec<(u64, Sample)>>,
+    /// Places of measurements that were retracted, in the order in which they were.
+    retracted: Vec<u64>,
+}
+
+impl Measured {
+    /// The samples that a model names. One that was fitted before a measurement was retracted has it still: of the
+    /// retractions the first ones count, as many as the model lacks.
+    fn of(&self, model: &Model) -> Vec<Sample> {
+        let provenance = &model.provenance;
+        let all = self.samples.get(&model.key).into_iter().flatten();
+        let own: Vec<&(u64, Sample)> = all
+            .take_while(|(sequence, _)| *sequence <= provenance.through_sequence)
+            .collect();
+        let is_own = |place: &&u64| own.iter().any(|(sequence, _)| sequence == *place);
+        let lacking = own.len().saturating_sub(provenance.samples as usize);
+        let without: Vec<u64> = self
+            .retracted
+            .iter()
+            .filter(is_own)
+            .take(lacking)
+            .copied()
+            .collect();
+        let kept = own
+            .iter()
+            .filter(|(sequence, _)| !without.contains(sequence));
+        kept.map(|(_, sample)| sample.clone()).collect()
+    }
+}
 
 async fn measured(connection: &Connection, through: u64) -> Result<Measured, RebuildError> {
-    let mut found = Measured::new();
-    let request = Request::new(v1::WatchMeasurementsRequest { after_sequence: 0 });
+    let mut found = Measured::default();
+    let request = Request::new(v1::WatchMeasurementsRequest::default());
     let stream = connection.trainer().watch_measurements(request).await;
     let mut stream = stream.map_err(Box::new)?.into_inner();
     let mut newest = 0;
@@ -82,9 +113,12 @@ async fn measured(connection: &Connection, through: u64) -> Result<Measured, Reb
                     error,
                 })?;
             for (key, sample) in samples(&measurement) {
-                found.entry(key).or_default().push((newest, sample));
+                found.samples.entry(key).or_default().push((newest, sample));
             }
         }
+        found
+            .retracted
+            .extend(batch.retractions.iter().map(|one| one.sequence));
         if newest >= batch.through_sequence {
             break;
         }
@@ -99,9 +133,7 @@ fn outcome(model: &Model, measured: &Measured, threads: usize) -> Outcome {
             version: provenance.trainer_version.clone(),
         };
     }
-    let all = measured.get(&model.key).into_iter().flatten();
-    let own = all.take_while(|(sequence, _)| *sequence <= provenance.through_sequence);
-    let samples: Vec<Sample> = own.map(|(_, sample)| sample.clone()).collect();
+    let samples = measured.of(model);
     let origin = Origin {
         recipe: provenance.recipe,
         through_sequence: provenance.through_sequence,

@@ -19,6 +19,8 @@ struct Agent {
     platform_hash: String,
     draining: bool,
     revoked: bool,
+    implausible: u64,
+    quarantined: Option<String>,
     connected: bool,
     enrolled_at_ms: u64,
     seen_at_ms: Option<u64>,
@@ -35,6 +37,8 @@ impl From<v1::Agent> for Agent {
             platform_hash: agent.platform,
             draining: agent.draining,
             revoked: agent.revoked,
+            implausible: agent.implausible,
+            quarantined: Some(agent.quarantined).filter(|because| !because.is_empty()),
             connected: agent.connected,
             enrolled_at_ms: agent.enrolled_at_ms,
             seen_at_ms: agent.seen_at_ms,
@@ -48,6 +52,9 @@ impl Agent {
     fn state(&self) -> &'static str {
         if self.revoked {
             return "revoked";
+        }
+        if self.quarantined.is_some() {
+            return "quarantined";
         }
         match (self.connected, self.draining) {
             (true, true) => "draining",
@@ -84,7 +91,16 @@ impl Report for Agents {
                 time_or_none(agent.seen_at_ms),
             ]
         };
-        table(columns, self.0.iter().map(row))
+        let mut text = table(columns, self.0.iter().map(row));
+        for agent in &self.0 {
+            if let Some(because) = &agent.quarantined {
+                text += &format!(
+                    "\n{} is quarantined: {because}\n`wattfarm agents drain {} --undo` lets it go on",
+                    agent.name, agent.id
+                );
+            }
+        }
+        text
     }
 }
 

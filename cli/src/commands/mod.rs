@@ -15,6 +15,7 @@ mod networks;
 mod platforms;
 mod predict;
 mod request;
+mod retract;
 mod token;
 mod validate;
 mod whatif;
@@ -53,6 +54,7 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
         Command::Validate(args) => validate::run(&session, output, args).await,
         Command::Networks(args) => networks::run(output, &args),
         Command::Export(args) => export::run(&session, args).await,
+        Command::Retract(args) => retract::run(&session, output, args).await,
         Command::Backup { output } => backup::run(&session, &output).await,
         Command::Demo(args) => demo::run(output, args).await,
     }

@@ -139,7 +139,7 @@ pub(super) struct Census {
 /// Counts the platform's measurements; those that arrived since `since_ms` also by their time.
 pub(super) async fn census(farm: &Farm, since_ms: u64) -> anyhow::Result<Census> {
     let mut census = Census::default();
-    let mut export = Export::open(&farm.connection, &farm.platform).await?;
+    let mut export = Export::open(&farm.connection, &farm.platform, false).await?;
     while let Some(batch) = export.next().await? {
         for measurement in batch.measurements {
             let Subject::Layer(layer) = &measurement.subject else {

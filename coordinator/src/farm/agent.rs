@@ -42,6 +42,12 @@ pub struct Agent {
     pub revoked: bool,
     /// The platform it measures for.
     pub platform: Hash,
+    /// Readings of its that physics forbids.
+    #[serde(default)]
+    pub implausible: u64,
+    /// Why it gets no jobs until an operator says otherwise, if that is so: what it reports is not believed.
+    #[serde(default)]
+    pub quarantined: Option<String>,
     /// Whether it gets no more jobs.
     pub draining: bool,
     /// When it enrolled first.
@@ -190,6 +196,8 @@ impl Event for Enroll {
                 next_credential: None,
                 revoked: false,
                 platform,
+                implausible: 0,
+                quarantined: None,
                 draining: false,
                 enrolled_at: now,
                 seen_at: Some(now),
@@ -213,7 +221,7 @@ impl Event for Enroll {
     }
 }
 
-/// Tells an agent to take no more jobs, or to go on.
+/// Tells an agent to take no more jobs, or to go on; the latter also ends its quarantine.
 #[derive(Debug)]
 pub struct DrainAgent {
     /// The agent.
@@ -230,11 +238,14 @@ impl Event for DrainAgent {
             .agents
             .get(&self.agent)
             .ok_or(Refusal::AgentUnknown(self.agent))?;
-        if agent.draining != self.draining {
-            farm.put_agent(Agent {
-                draining: self.draining,
-                ..agent.clone()
-            });
+        let released = !self.draining && agent.quarantined.is_some();
+        if agent.draining != self.draining || released {
+            let mut agent = agent.clone();
+            agent.draining = self.draining;
+            if released {
+                (agent.quarantined, agent.implausible) = (None, 0);
+            }
+            farm.put_agent(agent);
         }
         Ok(farm.agent_status(&farm.agents[&self.agent], now))
     }

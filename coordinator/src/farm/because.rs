@@ -7,7 +7,7 @@ use wattfarm_cost::Hash;
 use super::agent::Agent;
 use super::campaign::Campaign;
 use super::job::{Job, State};
-use super::jobs::Tally;
+use super::totals::Tally;
 use super::{Farm, Timestamp};
 
 /// What those who wait on a platform can expect: the same for all of them, so it is looked at once for a list.
@@ -49,9 +49,9 @@ impl Farm {
                     .map_or("an agent", |agent| agent.name.as_str());
                 format!("`{name}` has it since {}", roughly(now.since(*since)))
             }
-            State::Done => String::new(),
-            State::Infeasible { because } | State::Parked { because } => because.clone(),
-            State::Withdrawn => "withdrawn: the campaigns that wanted it have ended".to_owned(),
+            State::Done | State::Infeasible { .. } | State::Parked { .. } | State::Withdrawn => {
+                ended_because(job)
+            }
         }
     }
 
@@ -137,7 +137,16 @@ impl Farm {
             return Some(format!("no agent of `{slug}` is connected"));
         }
         let all_drain = !self.agents_of(platform).any(|agent| works(agent, now));
-        all_drain.then(|| format!("every agent of `{slug}` that is connected is draining"))
+        all_drain.then(|| {
+            let mut connected = self
+                .agents_of(platform)
+                .filter(|agent| agent.is_connected(now));
+            let or_quarantined = match connected.any(|agent| agent.quarantined.is_some()) {
+                true => " or quarantined",
+                false => "",
+            };
+            format!("every agent of `{slug}` that is connected is draining{or_quarantined}")
+        })
     }
 
     fn agents_of(&self, platform: &Hash) -> impl Iterator<Item = &Agent> {
@@ -147,8 +156,18 @@ impl Farm {
     }
 }
 
+/// Why a job that is over ended as it did; empty for one that is still open.
+pub(super) fn ended_because(job: &Job) -> String {
+    match &job.state {
+        State::Queued | State::Leased { .. } | State::Done => String::new(),
+        State::Infeasible { because } | State::Parked { because } => because.clone(),
+        State::Withdrawn if job.has_retracted() => "its measurement was retracted".to_owned(),
+        State::Withdrawn => "withdrawn: the campaigns that wanted it have ended".to_owned(),
+    }
+}
+
 fn works(agent: &Agent, now: Timestamp) -> bool {
-    agent.is_connected(now) && !agent.draining && !agent.revoked
+    agent.is_connected(now) && !agent.draining && !agent.revoked && agent.quarantined.is_none()
 }
 
 /// A duration as people say it.

@@ -9,7 +9,7 @@ use wattfarm_cost::model::{ModelKey, Target};
 use wattfarm_cost::{Dtype, Hash, Kind, Model};
 
 use super::job::{Job, State};
-use super::jobs::Tally;
+use super::totals::Tally;
 use super::{Change, Event, Farm, Refusal, Timestamp};
 
 /// The most campaigns under way: anybody may ask for one.
@@ -340,7 +340,7 @@ impl Event for ExtendCampaign {
         if end == Some(End::Cancelled) {
             return Err(Refusal::CampaignEnded(self.id));
         }
-        if extended.is_spent(&farm.jobs.tally(self.id)) {
+        if extended.is_spent(&farm.jobs.totals.tally(self.id)) {
             return Err(Refusal::BudgetSmaller(self.id));
         }
         if campaign.budget() != self.budget || end.is_some() {
@@ -406,7 +406,7 @@ impl Farm {
             .campaigns
             .get(&id)
             .ok_or(Refusal::CampaignUnknown(id))?;
-        let tally = self.jobs.tally(id);
+        let tally = self.jobs.totals.tally(id);
         let kind_status = |kind| {
             let model = self.runtime_model(campaign, kind);
             KindStatus {
@@ -447,7 +447,7 @@ impl Farm {
             if self
                 .campaigns
                 .get(&id)
-                .is_some_and(|campaign| campaign.is_spent(&self.jobs.tally(id)))
+                .is_some_and(|campaign| campaign.is_spent(&self.jobs.totals.tally(id)))
             {
                 self.end_campaign(now, id, End::Exhausted);
             }
@@ -460,7 +460,7 @@ impl Farm {
             let Some(target) = campaign.request.target_error else {
                 return false;
             };
-            let samples = self.jobs.tally(campaign.id).samples;
+            let samples = self.jobs.totals.tally(campaign.id).samples;
             campaign.kinds().into_iter().all(|kind| {
                 let model = self.runtime_model(campaign, kind);
                 samples.contains_key(&kind)

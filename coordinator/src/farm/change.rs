@@ -12,8 +12,10 @@ use super::campaign::Campaign;
 use super::job::{Job, Task};
 use super::key::Key;
 use super::platform::PlatformEntry;
+use super::retraction::Retraction;
 use super::secret::SecretHash;
 use super::time::Timestamp;
+use super::totals::{Total, Totals};
 
 /// One durable change. Changes of one event belong together: all are stored or none. Each says all of its record, so that
 /// taking one twice does no harm.
@@ -44,6 +46,10 @@ pub enum Change {
     Campaign(Campaign),
     /// A model was published.
     Model(Model),
+    /// A measurement was taken back.
+    Retraction(Retraction),
+    /// What is counted over all jobs has moved.
+    Total(Total),
 }
 
 /// A task in a dump, where nothing is shared.
@@ -93,9 +99,9 @@ pub struct Records {
     pub agents: Vec<Agent>,
     /// Every platform.
     pub platforms: Vec<PlatformEntry>,
-    /// Every job.
+    /// Every job that is open: queued or leased.
     pub jobs: Vec<Job>,
-    /// What the jobs that are queued or leased ask for.
+    /// What they ask for.
     pub tasks: Vec<(JobId, Arc<Task>)>,
     /// Every campaign.
     pub campaigns: Vec<Campaign>,
@@ -103,4 +109,8 @@ pub struct Records {
     pub models: Vec<Model>,
     /// The sequence of the last measurement; 0 if there is none.
     pub sequence: u64,
+    /// The number of the last retraction; 0 if there is none.
+    pub retractions: u64,
+    /// What is counted over all jobs.
+    pub totals: Totals,
 }

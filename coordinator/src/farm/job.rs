@@ -112,7 +112,8 @@ pub enum State {
         /// Why.
         because: String,
     },
-    /// Nobody wants it any more; its record stays, because an agent may still report.
+    /// Nobody wants it any more, or all its measurements were taken back; its record stays, because an agent may still
+    /// report.
     Withdrawn,
 }
 
@@ -151,6 +152,8 @@ pub struct Grant {
 pub enum Reported {
     /// A reading: the measurement of this sequence.
     Measured(u64),
+    /// A reading that was taken back since.
+    Retracted(u64),
     /// Anything else.
     Other,
 }
@@ -179,8 +182,14 @@ impl Job {
     pub fn measurements(&self) -> impl Iterator<Item = u64> {
         self.grants.iter().filter_map(|grant| match grant.report {
             Some(Reported::Measured(sequence)) => Some(sequence),
-            Some(Reported::Other) | None => None,
+            Some(Reported::Retracted(_) | Reported::Other) | None => None,
         })
+    }
+
+    /// Whether a measurement of it was taken back.
+    pub fn has_retracted(&self) -> bool {
+        let retracted = |grant: &Grant| matches!(grant.report, Some(Reported::Retracted(_)));
+        self.grants.iter().any(retracted)
     }
 
     /// How many measurements it has.

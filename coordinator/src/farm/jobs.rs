@@ -1,4 +1,7 @@
-//! Every job, with all that follows from the jobs: who waits where, who holds which lease, what each campaign has.
+//! The jobs in memory, with all that follows from them: who waits where, who holds which lease.
+//!
+//! In memory are the open jobs, and of those that are over the ones that an event is about: they are recalled from the
+//! store before it and forgotten after its commit. What is counted over all jobs is kept in [`Totals`].
 //!
 //! What follows is never set by hand. [`Jobs::alter`] is the one way to change a job: it takes the job out of the index,
 //! changes it, and puts it back, so the index is at any time what it would be if it were built from nothing.
@@ -6,24 +9,27 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use wattfarm_cost::id::{AgentId, CampaignId, JobId, LeaseNumber};
-use wattfarm_cost::{Hash, Kind};
+use wattfarm_cost::Hash;
+use wattfarm_cost::id::{AgentId, JobId, LeaseNumber};
 
-use super::job::{Job, Share, State, Task, TaskKey};
+use super::job::{Job, State, Task, TaskKey};
 use super::queue::Queue;
+use super::totals::{Counted, Totals};
 use super::{Change, Timestamp};
 
-/// What a job that came to nothing takes off a budget in seconds at least: a campaign of impossible jobs ends too.
-const FRUITLESS_MS: u64 = 100;
-
-/// Every job of the farm.
+/// The jobs in memory.
 #[derive(Debug, Default)]
 pub(super) struct Jobs {
     jobs: BTreeMap<JobId, Job>,
-    /// What the open jobs ask for. Of the others the store alone knows it.
+    /// Those of them that are over: to be forgotten once they are stored.
+    over: BTreeSet<JobId>,
+    /// What the open jobs ask for.
     tasks: BTreeMap<JobId, Arc<Task>>,
+    /// What jobs that are over asked for, of those that were open a moment ago, or of which a report is about to come.
+    tasks_over: BTreeMap<JobId, Arc<Task>>,
     index: Index,
     terms: Terms,
+    pub(super) totals: Totals,
 }
 
 /// What follows from the jobs.
@@ -32,8 +38,6 @@ struct Index {
     by_task: BTreeMap<TaskKey, JobId>,
     queues: BTreeMap<Hash, Queue>,
     leases: BTreeMap<AgentId, BTreeMap<LeaseNumber, JobId>>,
-    tallies: BTreeMap<CampaignId, Tally>,
-    measurements: BTreeMap<Hash, u64>,
     urgent: BTreeMap<Hash, u64>,
 }
 
@@ -53,31 +57,15 @@ struct Term {
     progress_end: Timestamp,
 }
 
-/// What a campaign has from its jobs.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Tally {
-    /// Jobs measured for it.
-    pub done: u64,
-    /// Jobs that its platform cannot run.
-    pub infeasible: u64,
-    /// Jobs given up.
-    pub parked: u64,
-    /// Jobs queued or leased.
-    pub outstanding: u64,
-    /// What measuring took the agents, in ms, and a little for each job that came to nothing.
-    pub measured_ms: u64,
-    /// Layers measured, of each kind, those included that were there before.
-    pub samples: BTreeMap<Kind, u64>,
-}
-
-impl Tally {
-    /// Jobs that were answered or given up: what a budget of jobs pays for.
-    pub fn spent(&self) -> u64 {
-        self.done + self.infeasible + self.parked
-    }
-}
-
 impl Jobs {
+    /// No jobs in memory, with what is counted over those that there have been.
+    pub(super) fn counting_from(totals: Totals) -> Self {
+        Self {
+            totals,
+            ..Self::default()
+        }
+    }
+
     pub(super) fn get(&self, id: JobId) -> Option<&Job> {
         self.jobs.get(&id)
     }
@@ -97,6 +85,11 @@ impl Jobs {
             .expect("an open job has its task in memory")
     }
 
+    /// What a job in memory asks for, as far as that is known.
+    pub(super) fn known_task(&self, id: JobId) -> Option<&Arc<Task>> {
+        self.tasks.get(&id).or_else(|| self.tasks_over.get(&id))
+    }
+
     pub(super) fn queue(&self, platform: &Hash) -> Option<&Queue> {
         self.index.queues.get(platform)
     }
@@ -106,39 +99,43 @@ impl Jobs {
         leases.map(|(&lease, &job)| (lease, job))
     }
 
-    pub(super) fn tally(&self, campaign: CampaignId) -> Tally {
-        self.index
-            .tallies
-            .get(&campaign)
-            .cloned()
-            .unwrap_or_default()
-    }
-
-    pub(super) fn measurements(&self, platform: &Hash) -> u64 {
-        self.index.measurements.get(platform).copied().unwrap_or(0)
-    }
-
     /// Jobs of a platform that a user waits for.
     pub(super) fn urgent(&self, platform: &Hash) -> u64 {
         self.index.urgent.get(platform).copied().unwrap_or(0)
     }
 
-    /// The number of the last lease.
-    pub(super) fn last_lease(&self) -> LeaseNumber {
-        let last = self
-            .jobs
-            .values()
-            .filter_map(|job| job.grants.last())
-            .map(|grant| grant.lease)
-            .max();
-        last.unwrap_or(LeaseNumber(0))
+    /// Whether the job of a task is in memory.
+    pub(super) fn holds(&self, task: &TaskKey) -> bool {
+        self.index.by_task.contains_key(task)
     }
 
-    /// Takes in a job as it is on disk.
+    /// Takes in a job as it is on disk: it is counted already.
     pub(super) fn restore(&mut self, job: Job, task: Option<Arc<Task>>) {
         self.tasks.extend(task.map(|task| (job.id, task)));
         self.index.insert(&job);
+        if !job.state.is_open() {
+            self.over.insert(job.id);
+        }
         self.jobs.insert(job.id, job);
+    }
+
+    /// Takes back a job that is over; what it asked for, if that will be looked at.
+    pub(super) fn recall(&mut self, job: Job, task: Option<Task>) {
+        let task = task.map(|task| (job.id, Arc::new(task)));
+        self.tasks_over.extend(task);
+        if !self.jobs.contains_key(&job.id) {
+            self.restore(job, None);
+        }
+    }
+
+    /// Forgets the jobs that are over.
+    pub(super) fn forget(&mut self) {
+        self.tasks_over.clear();
+        for id in std::mem::take(&mut self.over) {
+            if let Some(job) = self.jobs.remove(&id) {
+                self.index.remove(&job);
+            }
+        }
     }
 
     /// Adds a job, or gives one that isn't open its task back.
@@ -146,6 +143,7 @@ impl Jobs {
         let task = Arc::new(task);
         changes.push(Change::Task(job.id, Arc::clone(&task)));
         changes.push(Change::Job(job.clone()));
+        self.totals.replace(None, Some(Counted::of(&job)));
         self.restore(job, Some(task));
     }
 
@@ -179,6 +177,7 @@ impl Jobs {
             .get_mut(&id)
             .expect("only jobs that are there are altered");
         self.index.remove(job);
+        let counted = Counted::of(job);
         let lease_before = live_lease(job);
         alteration(job);
         if lease_before.is_some() && lease_before != live_lease(job) {
@@ -186,10 +185,15 @@ impl Jobs {
                 .into_iter()
                 .for_each(|lease| self.terms.end(lease));
         }
-        if !job.state.is_open() {
-            self.tasks.remove(&id);
+        if job.state.is_open() {
+            self.over.remove(&id);
+        } else {
+            let task = self.tasks.remove(&id).map(|task| (id, task));
+            self.tasks_over.extend(task);
+            self.over.insert(id);
         }
         self.index.insert(job);
+        self.totals.replace(Some(counted), Some(Counted::of(job)));
         changes.push(Change::Job(job.clone()));
     }
 
@@ -201,6 +205,8 @@ impl Jobs {
             .expect("only jobs that are there are removed");
         assert!(job.grants.is_empty(), "somebody may still report on {id}");
         self.index.remove(&job);
+        self.totals.replace(Some(Counted::of(&job)), None);
+        self.over.remove(&id);
         self.tasks.remove(&id);
         changes.push(Change::JobGone(id));
     }
@@ -277,6 +283,9 @@ impl Jobs {
         let queue = self.index.queues.get(&job.task.platform);
         if queue.is_some_and(|queue| queue.holds(job)) != (job.state == State::Queued) {
             return wrong("the queue holds what it should not, or lacks what it should hold");
+        }
+        if self.over.contains(&id) == job.state.is_open() {
+            return wrong("the job is open and would be forgotten, or is over and would not");
         }
         if self.tasks.contains_key(&id) != job.state.is_open() {
             return wrong("the task is in memory though the job is over, or missing");
@@ -373,20 +382,8 @@ impl Index {
             }
             State::Done | State::Infeasible { .. } | State::Parked { .. } | State::Withdrawn => (),
         }
-        let measured = u64::from(job.replicas_done());
-        if measured > 0 {
-            *self.measurements.entry(job.task.platform).or_default() += measured;
-        }
         if job.is_awaited() {
             *self.urgent.entry(job.task.platform).or_default() += 1;
-        }
-        for (&campaign, &share) in &job.shares {
-            self.tallies
-                .entry(campaign)
-                .or_default()
-                .count(job, share, |total, part| {
-                    *total = total.saturating_add(part);
-                });
         }
     }
 
@@ -409,50 +406,11 @@ impl Index {
             }
             State::Done | State::Infeasible { .. } | State::Parked { .. } | State::Withdrawn => (),
         }
-        let measured = self.measurements.entry(job.task.platform).or_default();
-        *measured -= u64::from(job.replicas_done());
-        if *measured == 0 {
-            self.measurements.remove(&job.task.platform);
-        }
         if job.is_awaited() {
             let urgent = self.urgent.entry(job.task.platform).or_default();
             *urgent -= 1;
             if *urgent == 0 {
                 self.urgent.remove(&job.task.platform);
-            }
-        }
-        for (&campaign, &share) in &job.shares {
-            let tally = self.tallies.entry(campaign).or_default();
-            tally.count(job, share, |total, part| {
-                *total = total.saturating_sub(part);
-            });
-            tally.samples.retain(|_, samples| *samples > 0);
-            if *tally == Tally::default() {
-                self.tallies.remove(&campaign);
-            }
-        }
-    }
-}
-
-impl Tally {
-    /// Adds a job's part, or takes it off again: `apply` says which.
-    fn count(&mut self, job: &Job, share: Share, apply: impl Fn(&mut u64, u64)) {
-        let answered = job.replicas_done() > 0;
-        if let Some(kind) = job.kind.filter(|_| answered) {
-            apply(self.samples.entry(kind).or_default(), 1);
-        }
-        if share == Share::Ordered {
-            let least_ms = match &job.state {
-                State::Infeasible { .. } | State::Parked { .. } => FRUITLESS_MS,
-                State::Queued | State::Leased { .. } | State::Done | State::Withdrawn => 0,
-            };
-            apply(&mut self.measured_ms, job.measured_ms.max(least_ms));
-            match &job.state {
-                _ if answered => apply(&mut self.done, 1),
-                State::Queued | State::Leased { .. } => apply(&mut self.outstanding, 1),
-                State::Infeasible { .. } => apply(&mut self.infeasible, 1),
-                State::Parked { .. } => apply(&mut self.parked, 1),
-                State::Done | State::Withdrawn => (),
             }
         }
     }

@@ -49,7 +49,7 @@ pub struct Leased {
     pub platform: Hash,
     /// The jobs.
     pub leases: Vec<Lease>,
-    /// Whether the agent shall end.
+    /// Whether the agent gets no more jobs: an operator wants it to end, or it is quarantined.
     pub draining: bool,
 }
 
@@ -73,7 +73,10 @@ impl Event for LeaseJobs {
             farm.take_back_leases(now, id, held);
         }
         let agent = &farm.agents[&id];
-        let (platform, draining) = (agent.platform, agent.draining);
+        let (platform, draining) = (
+            agent.platform,
+            agent.draining || agent.quarantined.is_some(),
+        );
         let room = LEASES_PER_AGENT_MAX.saturating_sub(farm.jobs.leases_of(id).count());
         let room = if draining { 0 } else { room.min(self.jobs_max) };
         let mut leases = Vec::new();
@@ -261,8 +264,7 @@ impl Farm {
     }
 
     fn grant(&mut self, now: Timestamp, agent: AgentId, id: JobId) -> Lease {
-        self.lease.0 += 1;
-        let lease = self.lease;
+        let lease = self.jobs.totals.next_lease();
         let progress_end = self.progress_end(now, agent);
         self.jobs.alter(id, &mut self.changes, |job| {
             job.state = State::Leased {

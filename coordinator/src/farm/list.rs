@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use wattfarm_cost::Hash;
 use wattfarm_cost::id::JobId;
 
-use super::because::Outlook;
+use super::because::{Outlook, ended_because};
 use super::job::{Job, State};
 use super::{Event, Farm, Refusal, Timestamp};
 
@@ -37,7 +37,7 @@ impl State {
     }
 }
 
-/// Asks for jobs.
+/// Asks for jobs that are queued or leased.
 #[derive(Debug)]
 pub struct ListJobs {
     /// Slug or hash; `None` for all.
@@ -68,7 +68,8 @@ impl Event for ListJobs {
             .map(|name| farm.find_platform(&name).map(|entry| entry.hash))
             .transpose()?;
         let wanted = |job: &&Job| {
-            platform.is_none_or(|platform| platform == job.task.platform)
+            job.state.is_open()
+                && platform.is_none_or(|platform| platform == job.task.platform)
                 && (self.states.is_empty() || self.states.contains(&job.state.name()))
         };
         // What is the same for all of a platform is looked at once.
@@ -87,5 +88,22 @@ impl Event for ListJobs {
             }
         });
         Ok(jobs.collect())
+    }
+}
+
+/// Asks why jobs ended as they did: jobs that are over, which the store has.
+#[derive(Debug)]
+pub struct DescribeJobs(pub Vec<Job>);
+
+impl Event for DescribeJobs {
+    type Reply = Vec<JobStatus>;
+
+    fn apply(self, farm: &mut Farm, _now: Timestamp) -> Self::Reply {
+        let status = |job: Job| JobStatus {
+            slug: farm.slug(&job.task.platform),
+            because: ended_because(&job),
+            job,
+        };
+        self.0.into_iter().map(status).collect()
     }
 }

@@ -16,18 +16,21 @@ mod lease;
 mod list;
 mod model;
 mod order;
+mod physics;
 mod platform;
 mod proposal;
 mod queue;
 mod refusal;
 mod report;
+mod retraction;
 mod secret;
 mod time;
+mod totals;
 mod turns;
 
 use std::collections::BTreeMap;
 
-use wattfarm_cost::id::{AgentId, CampaignId, LeaseNumber};
+use wattfarm_cost::id::{AgentId, CampaignId, JobId};
 use wattfarm_cost::model::ModelKey;
 use wattfarm_cost::{Hash, Model};
 
@@ -41,22 +44,24 @@ pub use campaign::{
 };
 pub use change::{Change, Entry, Records};
 pub use job::{Grant, Job, Reported, Share, State, Task, TaskKey};
-pub use jobs::Tally;
 pub use key::{CreateKey, FindKey, Key, ListKeys, RevokeKey, Role};
 pub use lease::{
     EXPIRIES_MAX, LEASE_TTL, Lease, LeaseJobs, Leased, PROGRESS_MIN, RenewLeases, SILENT_MAX, Tick,
 };
-pub use list::{JobStatus, ListJobs, StateName};
+pub use list::{DescribeJobs, JobStatus, ListJobs, StateName};
 pub use model::{GetModels, PublishModels};
 pub use order::{Follow, Followed, Order, REPLICAS_ADDED_MAX, URGENT_MAX};
 pub use platform::{FindPlatform, ListPlatforms, PlatformEntry, PlatformStatus};
 pub use proposal::{OUTSTANDING_MAX, ProposeLayers, Proposed};
 pub use refusal::Refusal;
 pub use report::{
-    Acknowledgement, Booked, FAILURES_MAX, LastMeasurement, Outcome, Report, ReportResults,
+    Acknowledgement, Booked, FAILURES_MAX, IMPLAUSIBLE_MAX, LastMeasurement, Outcome, Report,
+    ReportResults,
 };
+pub use retraction::{LastRetraction, RetractMeasurements, Retracted, Retraction};
 pub use secret::SecretHash;
 pub use time::Timestamp;
+pub use totals::{Tally, Total, TotalName, Totals};
 
 use jobs::Jobs;
 use turns::Turns;
@@ -66,11 +71,25 @@ pub trait Event: Send + 'static {
     /// The answer. It may be given only once the changes are stored.
     type Reply: Send + 'static;
 
+    /// The jobs that it is about, open or not: those that have left memory are to be recalled before it is applied.
+    fn is_about(&self, _farm: &Farm) -> Vec<JobName> {
+        Vec::new()
+    }
+
     /// Does it. A refusal changes nothing.
     fn apply(self, farm: &mut Farm, now: Timestamp) -> Self::Reply;
 }
 
-/// The whole farm in memory: all but the measurements, older models, and what finished jobs asked for.
+/// How an event names a job.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum JobName {
+    /// By its id: what it asks for is wanted too.
+    Id(JobId),
+    /// By what it asks for.
+    Task(TaskKey),
+}
+
+/// The whole farm in memory: all but the measurements, older models, and the jobs that are over.
 #[derive(Debug)]
 pub struct Farm {
     tokens: BTreeMap<SecretHash, Token>,
@@ -82,10 +101,10 @@ pub struct Farm {
     turns: Turns,
     campaigns: BTreeMap<CampaignId, Campaign>,
     models: BTreeMap<ModelKey, Model>,
-    /// The last lease given.
-    lease: LeaseNumber,
     /// The last measurement taken.
     sequence: u64,
+    /// The last retraction.
+    retractions: u64,
     /// What the event under way has changed so far.
     changes: Vec<Change>,
 }
@@ -95,7 +114,7 @@ impl Farm {
     /// renew.
     pub fn restore(records: Records, now: Timestamp) -> Self {
         let mut tasks: BTreeMap<_, _> = records.tasks.into_iter().collect();
-        let mut jobs = Jobs::default();
+        let mut jobs = Jobs::counting_from(records.totals);
         for job in records.jobs {
             let task = tasks.remove(&job.id);
             jobs.restore(job, task);
@@ -119,7 +138,6 @@ impl Farm {
                 .map(|entry| (entry.hash, entry))
                 .collect(),
             turns: Turns::default(),
-            lease: jobs.last_lease(),
             jobs,
             campaigns: records
                 .campaigns
@@ -132,6 +150,7 @@ impl Farm {
                 .map(|model| (model.key, model))
                 .collect(),
             sequence: records.sequence,
+            retractions: records.retractions,
             changes: Vec::new(),
         };
         farm.renew_all(now);
@@ -142,7 +161,31 @@ impl Farm {
     pub fn apply<E: Event>(&mut self, now: Timestamp, event: E) -> (E::Reply, Vec<Change>) {
         self.expire(now);
         let reply = event.apply(self, now);
+        self.changes.extend(self.jobs.totals.take_moved());
         (reply, std::mem::take(&mut self.changes))
+    }
+
+    /// The jobs that an event is about and that are not in memory.
+    pub fn missing<E: Event>(&self, event: &E) -> Vec<JobName> {
+        let mut names = event.is_about(self);
+        names.retain(|name| match name {
+            JobName::Id(id) => self.jobs.known_task(*id).is_none(),
+            JobName::Task(task) => !self.jobs.holds(task),
+        });
+        names
+    }
+
+    /// Takes back a job that is over, as it is stored, and what it asked for if it was named by its id.
+    pub fn recall(&mut self, job: Job, task: Option<Task>) {
+        // An open job that isn't in memory was removed a moment ago: the store hears of it with the next commit.
+        if !job.state.is_open() {
+            self.jobs.recall(job, task);
+        }
+    }
+
+    /// Forgets the jobs that are over. To be called when all changes so far are stored, and not before.
+    pub fn forget(&mut self) {
+        self.jobs.forget();
     }
 
     /// When time alone will change something: a [`Tick`] is due then.
@@ -150,7 +193,7 @@ impl Farm {
         self.jobs.next_end()
     }
 
-    /// Every job, in the order of their ids.
+    /// Every job in memory, in the order of their ids.
     pub fn jobs(&self) -> impl Iterator<Item = &Job> {
         self.jobs.iter()
     }
@@ -177,7 +220,9 @@ impl Farm {
                 | Change::Agent(_)
                 | Change::Platform(_)
                 | Change::Campaign(_)
-                | Change::Model(_) => (),
+                | Change::Model(_)
+                | Change::Total(_)
+                | Change::Retraction(_) => (),
             }
         }
         Ok(())
@@ -189,18 +234,19 @@ impl Farm {
         if !self.changes.is_empty() {
             return Err("changes were left behind".to_owned());
         }
-        if self.jobs.last_lease() > self.lease {
+        let last = self.jobs.iter().filter_map(|job| job.grants.last());
+        if last.map(|grant| grant.lease).max() > Some(self.jobs.totals.last_lease()) {
             return Err("a lease has a number that was never given".to_owned());
         }
-        let mut sequences: Vec<u64> = self
-            .jobs
-            .iter()
-            .flat_map(|job| job.measurements().collect::<Vec<_>>())
-            .collect();
-        sequences.sort_unstable();
-        if !sequences.iter().copied().eq(1..=self.sequence) {
-            return Err("the measurements are not numbered from 1, each once".to_owned());
+        let mut sequences = self.jobs.iter().flat_map(Job::measurements);
+        match sequences.find(|&sequence| sequence > self.sequence) {
+            Some(sequence) => Err(format!("measurement {sequence} was never numbered")),
+            None => Ok(()),
         }
-        Ok(())
+    }
+
+    /// What is counted over all jobs.
+    pub fn totals(&self) -> &Totals {
+        &self.jobs.totals
     }
 }

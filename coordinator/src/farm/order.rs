@@ -8,7 +8,7 @@ use wattfarm_cost::{Hash, Subject};
 
 use super::because::Outlook;
 use super::job::{Job, State, Task, TaskKey};
-use super::{Event, Farm, Refusal, Timestamp};
+use super::{Event, Farm, JobName, Refusal, Timestamp};
 
 /// The most jobs of one platform that users may wait for: anybody may order.
 pub const URGENT_MAX: u64 = 4096;
@@ -30,6 +30,18 @@ pub struct Order {
 impl Event for Order {
     /// The tasks to ask after with [`Follow`], in the order of the subjects, each once.
     type Reply = Result<Vec<TaskKey>, Refusal>;
+
+    fn is_about(&self, farm: &Farm) -> Vec<JobName> {
+        let Ok(platform) = farm.find_platform(&self.platform) else {
+            return Vec::new();
+        };
+        let task = |(_, subject): &(JobId, Subject)| TaskKey {
+            platform: platform.hash,
+            subject: subject.hash(),
+            recipe: Recipe::of(subject),
+        };
+        self.subjects.iter().map(task).map(JobName::Task).collect()
+    }
 
     fn apply(self, farm: &mut Farm, now: Timestamp) -> Self::Reply {
         let platform = farm.find_platform(&self.platform)?.hash;
@@ -95,6 +107,10 @@ pub struct Followed {
 
 impl Event for Follow {
     type Reply = Vec<Followed>;
+
+    fn is_about(&self, _farm: &Farm) -> Vec<JobName> {
+        self.0.iter().copied().map(JobName::Task).collect()
+    }
 
     fn apply(self, farm: &mut Farm, now: Timestamp) -> Self::Reply {
         let mut platforms: BTreeMap<Hash, (BTreeMap<JobId, usize>, Outlook)> = BTreeMap::new();

@@ -46,7 +46,7 @@ impl Event for ListPlatforms {
             entry: entry.clone(),
             agents: 0,
             agents_connected: 0,
-            measurements: farm.jobs.measurements(&entry.hash),
+            measurements: farm.jobs.totals.measurements(&entry.hash),
             models: 0,
         };
         let mut found: BTreeMap<Hash, PlatformStatus> = farm

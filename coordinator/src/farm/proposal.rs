@@ -5,8 +5,8 @@ use wattfarm_cost::measurement::Recipe;
 use wattfarm_cost::{Layer, Subject};
 
 use super::campaign::{Budget, Campaign};
-use super::job::{Job, Share, State, Task};
-use super::{Event, Farm, Refusal, Timestamp};
+use super::job::{Job, Share, State, Task, TaskKey};
+use super::{Event, Farm, JobName, Refusal, Timestamp};
 
 /// The most jobs of one campaign that may be queued or leased.
 pub const OUTSTANDING_MAX: u64 = 4096;
@@ -37,6 +37,18 @@ pub struct Proposed {
 impl Event for ProposeLayers {
     type Reply = Result<Proposed, Refusal>;
 
+    fn is_about(&self, farm: &Farm) -> Vec<JobName> {
+        let Ok(campaign) = farm.live_campaign(self.campaign) else {
+            return Vec::new();
+        };
+        let task = |(_, layer): &(JobId, Layer)| TaskKey {
+            platform: campaign.platform,
+            subject: layer.hash(),
+            recipe: Recipe::LAYER,
+        };
+        self.layers.iter().map(task).map(JobName::Task).collect()
+    }
+
     fn apply(self, farm: &mut Farm, now: Timestamp) -> Self::Reply {
         let campaign = farm.live_campaign(self.campaign)?;
         let (id, platform) = (campaign.id, campaign.platform);
@@ -62,7 +74,7 @@ impl Event for ProposeLayers {
             .collect();
 
         let added = tasks.iter().filter(|(_, task)| adds(farm, task, id));
-        let outstanding = farm.jobs.tally(id).outstanding + added.count() as u64;
+        let outstanding = farm.jobs.totals.tally(id).outstanding + added.count() as u64;
         if outstanding > OUTSTANDING_MAX {
             return Err(Refusal::QueueFull {
                 campaign: id,
@@ -123,7 +135,7 @@ impl Farm {
 
 /// Jobs that a campaign's budget has room for, beside those that it waits for.
 fn campaign_room(farm: &Farm, id: CampaignId) -> u64 {
-    let tally = farm.jobs.tally(id);
+    let tally = farm.jobs.totals.tally(id);
     match farm.campaigns.get(&id).map(Campaign::budget) {
         Some(Budget::Jobs(jobs)) => jobs.saturating_sub(tally.spent() + tally.outstanding),
         Some(Budget::Seconds(_)) | None => u64::MAX,

@@ -85,6 +85,9 @@ pub enum Refusal {
         /// How many more may be wanted.
         max: u32,
     },
+    /// No such measurement.
+    #[error("there is no measurement {0}")]
+    MeasurementUnknown(u64),
     /// No such job.
     #[error("no job has the id `{0}`")]
     JobUnknown(JobId),

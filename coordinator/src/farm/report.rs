@@ -4,13 +4,17 @@ use wattfarm_cost::id::{AgentId, JobId, LeaseNumber};
 use wattfarm_cost::measurement::Reading;
 
 use super::job::{Job, Reported, State};
-use super::{Change, Entry, Event, Farm, Refusal, SecretHash, Timestamp};
+use super::{Change, Entry, Event, Farm, JobName, Refusal, SecretHash, Timestamp, physics};
 
 /// A job that failed this often is given up.
 pub const FAILURES_MAX: u32 = 3;
 
 /// The longest that one measurement can count for, in ms: a day, whatever an agent says.
 const JOB_MS_MAX: u64 = 24 * 3600 * 1000;
+
+/// An agent whose readings were implausible this often, and one in a hundred of all, is quarantined.
+pub const IMPLAUSIBLE_MAX: u64 = 3;
+const IMPLAUSIBLE_PART: u64 = 100;
 
 /// Hands in results.
 #[derive(Debug)]
@@ -54,11 +58,15 @@ pub enum Acknowledgement {
     Replica,
     /// This very report had been taken before.
     Known,
+    /// Physics forbids it, or the agent is quarantined because of such: not taken.
+    Implausible,
 }
 
 /// What the farm answers to reports.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Booked {
+    /// Who reported.
+    pub agent: AgentId,
     /// What became of each, in their order.
     pub acknowledgements: Vec<Acknowledgement>,
     /// The agent's leases of jobs that nobody waits for any more, because a campaign has ended: measuring them would
@@ -81,6 +89,11 @@ impl Event for LastMeasurement {
 impl Event for ReportResults {
     type Reply = Result<Booked, Refusal>;
 
+    fn is_about(&self, _farm: &Farm) -> Vec<JobName> {
+        let jobs = self.reports.iter().map(|report| report.job);
+        jobs.map(JobName::Id).collect()
+    }
+
     fn apply(self, farm: &mut Farm, now: Timestamp) -> Self::Reply {
         let agent = farm.authenticate(&self.credential, now)?;
         // All or nothing: every report is looked at before the first is booked.
@@ -101,6 +114,7 @@ impl Event for ReportResults {
             }
         }
         Ok(Booked {
+            agent,
             acknowledgements: self
                 .reports
                 .into_iter()
@@ -130,6 +144,14 @@ impl Farm {
             }
         };
         let failures = job.failures + 1;
+        let doubt = match &outcome {
+            Outcome::Reading(reading) => self.doubt(agent, id, reading),
+            Outcome::Infeasible(_) | Outcome::Failed(_) | Outcome::Returned(_) => None,
+        };
+        let outcome = match &doubt {
+            Some(because) => Outcome::Failed(because.clone()),
+            None => outcome,
+        };
         match outcome {
             Outcome::Reading(reading) => self.book_reading(now, agent, id, lease, *reading),
             Outcome::Infeasible(because) if live => {
@@ -162,10 +184,50 @@ impl Farm {
                 self.jobs.alter(id, &mut self.changes, |job| {
                     settle(job, lease, Reported::Other)
                 });
-                return Acknowledgement::Replica;
+                if doubt.is_none() {
+                    return Acknowledgement::Replica;
+                }
             }
         }
-        acknowledgement
+        match doubt {
+            Some(because) => {
+                self.note_doubt(now, agent, because);
+                Acknowledgement::Implausible
+            }
+            None => acknowledgement,
+        }
+    }
+
+    /// Why a reading is not believed, if it isn't.
+    fn doubt(&self, agent: AgentId, job: JobId, reading: &Reading) -> Option<String> {
+        let agent = &self.agents[&agent];
+        if agent.quarantined.is_some() {
+            return Some(format!("`{}` is quarantined", agent.name));
+        }
+        let task = self.jobs.known_task(job)?;
+        let platform = &self.platforms.get(&task.platform)?.platform;
+        let because = physics::forbids(platform, &task.subject, reading)?;
+        Some(format!(
+            "`{}` reported what cannot be: {because}",
+            agent.name
+        ))
+    }
+
+    /// Counts a reading that was not believed. Who brings such again and again gets no more jobs: what it has goes to others.
+    fn note_doubt(&mut self, now: Timestamp, id: AgentId, because: String) {
+        let mut agent = self.agents[&id].clone();
+        if agent.quarantined.is_some() {
+            return;
+        }
+        agent.implausible += 1;
+        let reported = agent.measurements.saturating_add(agent.implausible);
+        let is_quarantined = agent.implausible >= IMPLAUSIBLE_MAX
+            && agent.implausible.saturating_mul(IMPLAUSIBLE_PART) >= reported;
+        if is_quarantined {
+            agent.quarantined = Some(because);
+            self.take_back_leases(now, id, &[]);
+        }
+        self.put_agent(agent);
     }
 
     /// Books a reading. It counts however late it comes: a measurement is true of its device whenever it is heard of.

@@ -168,10 +168,17 @@ impl AgentService for Agents {
                 reports,
             })
             .await?;
+        if booked
+            .acknowledgements
+            .contains(&Acknowledgement::Implausible)
+        {
+            tracing::warn!(agent.id = %booked.agent, "an agent reported what cannot be");
+        }
         let wire = |acknowledgement| match acknowledgement {
             Acknowledgement::Taken => Wire::Taken.into(),
             Acknowledgement::Replica => Wire::Replica.into(),
             Acknowledgement::Known => Wire::Known.into(),
+            Acknowledgement::Implausible => Wire::Implausible.into(),
         };
         Ok(Response::new(v1::ReportResultsResponse {
             acknowledgements: booked.acknowledgements.into_iter().map(wire).collect(),

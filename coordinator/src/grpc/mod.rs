@@ -3,11 +3,13 @@
 mod agents;
 mod auth;
 mod backup;
+mod jobs;
 mod limits;
 mod measure;
 mod models;
 mod operator;
 mod refusal;
+mod retract;
 mod stream;
 mod trainer;
 mod wire;

@@ -11,15 +11,15 @@ use wattfarm_proto::error::FieldError;
 use wattfarm_proto::v1;
 use wattfarm_proto::v1::farm_service_server::FarmService;
 
-use super::backup;
 use super::models::budget;
+use super::retract::retractions;
 use super::stream::{Messages, stream};
 use super::wire::{self, BATCH_MAX, batches};
-use super::{Shell, cut, within};
+use super::{Shell, backup, cut, jobs, retract, within};
 use crate::farm::{
     CancelCampaign, CreateKey, CreateToken, DrainAgent, ExtendCampaign, FindPlatform,
-    LastMeasurement, ListAgents, ListCampaigns, ListJobs, ListKeys, ListPlatforms, PauseCampaign,
-    PlatformEntry, RevokeAgent, RevokeKey, Role, SecretHash, StateName,
+    LastMeasurement, ListAgents, ListCampaigns, ListKeys, ListPlatforms, PauseCampaign,
+    PlatformEntry, RevokeAgent, RevokeKey, Role, SecretHash,
 };
 use crate::secret;
 
@@ -28,10 +28,6 @@ const TOKEN_TTL_SECONDS: u64 = 24 * 3600;
 
 /// The longest life of a token, in s.
 const TOKEN_TTL_SECONDS_MAX: u64 = 366 * 24 * 3600;
-
-/// Jobs in a list, unless said otherwise and at most.
-const JOBS: u32 = 1000;
-const JOBS_MAX: u32 = 100_000;
 
 pub(super) struct Operator(pub(super) Shell);
 
@@ -226,34 +222,7 @@ impl FarmService for Operator {
         request: Request<v1::ListJobsRequest>,
     ) -> Result<Response<Self::ListJobsStream>, Status> {
         self.0.allow(&request, Role::Operate).await?;
-        let message = request.into_inner();
-        let states = message
-            .states
-            .into_iter()
-            .enumerate()
-            .map(|(index, state)| state_name(index, state));
-        let limit = if message.limit == 0 {
-            JOBS
-        } else {
-            message.limit
-        };
-        let jobs = self.0.request(ListJobs {
-            platform: Some(message.platform).filter(|platform| !platform.is_empty()),
-            states: states.collect::<Result<_, _>>()?,
-            limit: within("limit", limit, 1..=JOBS_MAX)? as usize,
-        });
-        let (jobs, shell) = (jobs.await?, self.0.clone());
-        Ok(stream(|sink| async move {
-            for status in jobs {
-                let id = status.job.id;
-                let task = shell.read(move |store| store.task(id)).await?;
-                sink.send(v1::ListJobsResponse {
-                    job: Some(wire::job(&status, task.as_ref())),
-                })
-                .await?;
-            }
-            Ok(())
-        }))
+        jobs::list(&self.0, request.into_inner()).await
     }
 
     async fn export_measurements(
@@ -275,6 +244,7 @@ impl FarmService for Operator {
             .into_iter()
             .map(|status| (status.entry.hash, status.entry));
         let mut unnamed: BTreeMap<Hash, PlatformEntry> = platforms.collect();
+        let retracted = retractions(&shell).await?;
         Ok(stream(|sink| async move {
             let mut cursor = message.after_sequence;
             while cursor < last {
@@ -287,6 +257,7 @@ impl FarmService for Operator {
                 cursor = newest.sequence;
                 measurements.retain(|measurement| {
                     measurement.sequence <= last
+                        && (message.retracted || !retracted.contains_key(&measurement.sequence))
                         && only.is_none_or(|only| only == measurement.platform)
                 });
                 let same_platform =
@@ -295,9 +266,13 @@ impl FarmService for Operator {
                     let mut header = unnamed.remove(&run[0].platform);
                     for measurements in batches(run.to_vec()) {
                         let header = header.take().as_ref().map(Into::into);
+                        let of_these = measurements.iter();
+                        let of_these = of_these.filter_map(|one| retracted.get(&one.sequence));
+                        let retractions = of_these.cloned().map(Into::into).collect();
                         sink.send(v1::ExportMeasurementsResponse {
                             header,
                             measurements,
+                            retractions,
                         })
                         .await?;
                     }
@@ -307,25 +282,19 @@ impl FarmService for Operator {
         }))
     }
 
+    async fn retract_measurements(
+        &self,
+        request: Request<v1::RetractMeasurementsRequest>,
+    ) -> Result<Response<v1::RetractMeasurementsResponse>, Status> {
+        let by = self.0.allow(&request, Role::Operate).await?;
+        retract::retract(&self.0, by, request.into_inner()).await
+    }
+
     async fn backup(
         &self,
         request: Request<v1::BackupRequest>,
     ) -> Result<Response<Self::BackupStream>, Status> {
         self.0.allow(&request, Role::Operate).await?;
         Ok(backup::backup(&self.0))
-    }
-}
-
-fn state_name(index: usize, state: i32) -> Result<StateName, FieldError> {
-    match v1::JobState::try_from(state) {
-        Ok(v1::JobState::Queued) => Ok(StateName::Queued),
-        Ok(v1::JobState::Leased) => Ok(StateName::Leased),
-        Ok(v1::JobState::Done) => Ok(StateName::Done),
-        Ok(v1::JobState::Infeasible) => Ok(StateName::Infeasible),
-        Ok(v1::JobState::Parked) => Ok(StateName::Parked),
-        Ok(v1::JobState::Unspecified) | Err(_) => Err(FieldError::new(
-            format!("states[{index}]"),
-            format!("`{state}` is not a state"),
-        )),
     }
 }

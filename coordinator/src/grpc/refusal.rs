@@ -41,6 +41,7 @@ impl From<Refusal> for Status {
             Refusal::ReplicasTooMany { .. } => {
                 return FieldError::new("replicas", refusal.to_string()).into();
             }
+            Refusal::MeasurementUnknown(_) => (Code::NotFound, "MEASUREMENT_UNKNOWN", None),
             Refusal::JobUnknown(_) => (Code::NotFound, "JOB_UNKNOWN", None),
             Refusal::LeaseForged { .. } => (Code::PermissionDenied, "LEASE_FORGED", None),
         };

@@ -14,7 +14,9 @@ use wattfarm_proto::v1::trainer_service_server::TrainerService;
 use super::stream::{Follower, Messages, stream};
 use super::wire::{BATCH_MAX, batches};
 use super::{Shell, within};
-use crate::farm::{LastMeasurement, ListCampaigns, ProposeLayers, PublishModels, Role};
+use crate::farm::{
+    LastMeasurement, LastRetraction, ListCampaigns, ProposeLayers, PublishModels, Role,
+};
 use crate::signal::Signal;
 
 /// Campaigns are looked at again this often though nothing was stored: an agent that falls silent changes what they wait
@@ -36,9 +38,10 @@ impl TrainerService for Trainer {
         request: Request<v1::WatchMeasurementsRequest>,
     ) -> Result<Response<Self::WatchMeasurementsStream>, Status> {
         self.0.allow(&request, Role::Operate).await?;
-        let mut cursor = request.into_inner().after_sequence;
+        let message = request.into_inner();
+        let (mut cursor, mut retractions) = (message.after_sequence, message.after_retraction);
         let last = self.0.ask(LastMeasurement).await?;
-        if cursor > last {
+        if cursor > last || retractions > self.0.ask(LastRetraction).await? {
             let message =
                 format!("the farm has {last} measurements, not {cursor}: is this another farm?");
             return Err(status(Code::OutOfRange, "CURSOR_AHEAD", message, None));
@@ -46,13 +49,30 @@ impl TrainerService for Trainer {
         let shell = self.0.clone();
         Ok(stream(|sink| async move {
             let mut follower = Follower::new(&shell);
-            // The first message tells how far there is to go, even if that is nowhere.
+            // The first message tells how far there is to go, even if that is nowhere; what was retracted before comes next,
+            // so that nobody reckons with it.
             sink.send(v1::WatchMeasurementsResponse {
                 measurements: vec![],
                 through_sequence: last,
+                retractions: vec![],
             })
             .await?;
+            let mut last = last;
             loop {
+                loop {
+                    let after = retractions;
+                    let news = shell
+                        .read(move |store| store.retractions_after(after, BATCH_MAX))
+                        .await?;
+                    let Some(newest) = news.last() else { break };
+                    retractions = newest.number;
+                    sink.send(v1::WatchMeasurementsResponse {
+                        measurements: vec![],
+                        through_sequence: last,
+                        retractions: news.into_iter().map(Into::into).collect(),
+                    })
+                    .await?;
+                }
                 let measurements = shell
                     .read(move |store| store.measurements_after(cursor, BATCH_MAX))
                     .await?;
@@ -63,11 +83,12 @@ impl TrainerService for Trainer {
                     continue;
                 };
                 cursor = newest.sequence;
-                let last = shell.ask(LastMeasurement).await?;
+                last = shell.ask(LastMeasurement).await?;
                 for measurements in batches(measurements) {
                     sink.send(v1::WatchMeasurementsResponse {
                         measurements,
                         through_sequence: last,
+                        retractions: vec![],
                     })
                     .await?;
                 }

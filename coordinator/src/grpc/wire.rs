@@ -7,7 +7,7 @@ use wattfarm_proto::v1;
 
 use crate::farm::{
     AgentStatus, Budget, CampaignStatus, End, JobStatus, Key, KindStatus, Phase, PlatformEntry,
-    PlatformStatus, Role, State, StateName, Task,
+    PlatformStatus, Retraction, Role, State, StateName, Task,
 };
 
 /// A message of a stream stays under this, where its parts let it.
@@ -35,6 +35,17 @@ pub(super) fn batches(measurements: Vec<Measurement>) -> Vec<Vec<v1::Measurement
         }
     }
     batches
+}
+
+impl From<Retraction> for v1::Retraction {
+    fn from(retraction: Retraction) -> Self {
+        Self {
+            number: retraction.number,
+            sequence: retraction.sequence,
+            because: retraction.because,
+            retracted_at_ms: retraction.retracted_at.0,
+        }
+    }
 }
 
 impl From<&PlatformEntry> for v1::PlatformHeader {
@@ -76,6 +87,8 @@ impl From<&AgentStatus> for v1::Agent {
             leases: status.leases,
             measurements: agent.measurements,
             revoked: agent.revoked,
+            implausible: agent.implausible,
+            quarantined: agent.quarantined.clone().unwrap_or_default(),
         }
     }
 }

@@ -1,17 +1,18 @@
 //! A store as text: neutral, streamed, and checked line by line and as a whole.
 //!
-//! A dump is NDJSON. The first line says what it is, `{"wattfarm_store":1}`; each of the others is a [`Change`] with the
+//! A dump is NDJSON. The first line says what it is, `{"wattfarm_store":2}`; each of the others is a [`Change`] with the
 //! CRC-32 of its text, `{"change":{...},"crc32":"89abcdef"}`; the last says how many there were, with the BLAKE3 hash of
 //! every byte before it, so that a dump that was cut off is never taken for a whole one. Taking the changes in their order
 //! into an empty store makes it equal to the one that was dumped, whatever kind either is.
 
 use std::io::{self, BufRead, Read as _, Write};
 
-use super::{Store, StoreError};
+use super::{Store, StoreError, recount};
 use crate::farm::{Change, Records};
 
-/// The version of the form.
-const VERSION: u32 = 1;
+/// The version of the form. The first had no totals: they are counted when it is read.
+const VERSION: u32 = 2;
+const VERSION_WITHOUT_TOTALS: u32 = 1;
 
 /// The longest line: a record holds at most one message of the protocol, and JSON is at most so much longer.
 const LINE_BYTES_MAX: u64 = 64 << 20;
@@ -101,8 +102,10 @@ pub fn read(store: &dyn Store, from: &mut impl BufRead) -> Result<u64, DumpError
         text: String::new(),
     };
     lines.next()?;
-    if lines.text != format!("{{\"wattfarm_store\":{VERSION}}}\n") {
-        return Err(lines.wrong("is not the beginning of a dump of version 1"));
+    let is_of = |version: u32| lines.text == format!("{{\"wattfarm_store\":{version}}}\n");
+    let has_totals = is_of(VERSION);
+    if !has_totals && !is_of(VERSION_WITHOUT_TOTALS) {
+        return Err(lines.wrong("is not the beginning of a dump of version 1 or 2"));
     }
     let (mut group, mut changes) = (Vec::with_capacity(GROUP), 0_u64);
     loop {
@@ -117,6 +120,10 @@ pub fn read(store: &dyn Store, from: &mut impl BufRead) -> Result<u64, DumpError
             }
             if !group.is_empty() {
                 store.commit(&group)?;
+            }
+            if !has_totals {
+                let totals = recount(store)?.all();
+                store.commit(&totals.into_iter().map(Change::Total).collect::<Vec<_>>())?;
             }
             return Ok(changes);
         }

@@ -1,6 +1,7 @@
 //! A store that forgets when it is dropped: for tests.
 
 use std::collections::BTreeMap;
+use std::ops::Bound;
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use wattfarm_cost::id::{AgentId, CampaignId, JobId};
@@ -9,7 +10,8 @@ use wattfarm_cost::{Hash, Measurement, Model};
 
 use super::{Sink, Store, StoreError, measurement};
 use crate::farm::{
-    Agent, Campaign, Change, Entry, Job, Key, PlatformEntry, Records, SecretHash, Task, Token,
+    Agent, Campaign, Change, Entry, Job, Key, PlatformEntry, Records, Retraction, SecretHash, Task,
+    TaskKey, Token, Total, TotalName,
 };
 
 /// A store in memory.
@@ -24,7 +26,10 @@ struct Shelves {
     platforms: BTreeMap<Hash, PlatformEntry>,
     tasks: BTreeMap<JobId, Arc<Task>>,
     jobs: BTreeMap<JobId, Job>,
+    by_task: BTreeMap<TaskKey, JobId>,
+    totals: BTreeMap<TotalName, Total>,
     entries: BTreeMap<u64, Entry>,
+    retractions: BTreeMap<u64, Retraction>,
     campaigns: BTreeMap<CampaignId, Campaign>,
     models: BTreeMap<ModelKey, BTreeMap<u64, Model>>,
 }
@@ -47,12 +52,23 @@ impl Store for MemoryStore {
                 Change::Agent(agent) => drop(shelves.agents.insert(agent.id, agent)),
                 Change::Platform(entry) => drop(shelves.platforms.insert(entry.hash, entry)),
                 Change::Task(job, task) => drop(shelves.tasks.insert(job, task)),
-                Change::Job(job) => drop(shelves.jobs.insert(job.id, job)),
-                Change::JobGone(job) => {
-                    shelves.jobs.remove(&job);
-                    shelves.tasks.remove(&job);
+                Change::Job(job) => {
+                    shelves.by_task.insert(job.task, job.id);
+                    shelves.jobs.insert(job.id, job);
                 }
+                Change::JobGone(id) => {
+                    let gone = shelves.jobs.remove(&id);
+                    shelves.tasks.remove(&id);
+                    // Another job may have taken its place since.
+                    if let Some(job) = gone.filter(|job| shelves.by_task[&job.task] == id) {
+                        shelves.by_task.remove(&job.task);
+                    }
+                }
+                Change::Total(total) => drop(shelves.totals.insert(total.name(), total)),
                 Change::Entry(entry) => drop(shelves.entries.insert(entry.sequence, entry)),
+                Change::Retraction(retraction) => {
+                    shelves.retractions.insert(retraction.number, retraction);
+                }
                 Change::Campaign(campaign) => drop(shelves.campaigns.insert(campaign.id, campaign)),
                 Change::Model(model) => {
                     shelves
@@ -68,7 +84,7 @@ impl Store for MemoryStore {
 
     fn load(&self) -> Result<Records, StoreError> {
         let shelves = self.shelves();
-        let open = shelves.jobs.values().filter(|job| job.state.is_open());
+        let open = || shelves.jobs.values().filter(|job| job.state.is_open());
         Ok(Records {
             tokens: shelves
                 .tokens
@@ -82,10 +98,10 @@ impl Store for MemoryStore {
                 .collect(),
             agents: shelves.agents.values().cloned().collect(),
             platforms: shelves.platforms.values().cloned().collect(),
-            tasks: open
+            tasks: open()
                 .map(|job| (job.id, Arc::clone(&shelves.tasks[&job.id])))
                 .collect(),
-            jobs: shelves.jobs.values().cloned().collect(),
+            jobs: open().cloned().collect(),
             campaigns: shelves.campaigns.values().cloned().collect(),
             models: shelves
                 .models
@@ -93,6 +109,8 @@ impl Store for MemoryStore {
                 .filter_map(|versions| versions.values().last().cloned())
                 .collect(),
             sequence: shelves.entries.keys().last().copied().unwrap_or(0),
+            retractions: shelves.retractions.keys().last().copied().unwrap_or(0),
+            totals: shelves.totals.values().cloned().collect(),
         })
     }
 
@@ -109,6 +127,29 @@ impl Store for MemoryStore {
         let told = entries
             .map(|(_, entry)| measurement(entry.clone(), (*shelves.tasks[&entry.job]).clone()));
         Ok(told.collect())
+    }
+
+    fn retractions_after(&self, number: u64, limit: usize) -> Result<Vec<Retraction>, StoreError> {
+        let shelves = self.shelves();
+        let after = shelves.retractions.range(number.saturating_add(1)..);
+        Ok(after.take(limit).map(|(_, one)| one.clone()).collect())
+    }
+
+    fn job(&self, id: JobId) -> Result<Option<Job>, StoreError> {
+        Ok(self.shelves().jobs.get(&id).cloned())
+    }
+
+    fn find_job(&self, task: &TaskKey) -> Result<Option<Job>, StoreError> {
+        let shelves = self.shelves();
+        let id = shelves.by_task.get(task);
+        Ok(id.and_then(|id| shelves.jobs.get(id)).cloned())
+    }
+
+    fn jobs_after(&self, id: Option<JobId>, limit: usize) -> Result<Vec<Job>, StoreError> {
+        let shelves = self.shelves();
+        let after = id.map_or(Bound::Unbounded, Bound::Excluded);
+        let jobs = shelves.jobs.range((after, Bound::Unbounded));
+        Ok(jobs.take(limit).map(|(_, job)| job.clone()).collect())
     }
 
     fn task(&self, job: JobId) -> Result<Option<Task>, StoreError> {
@@ -149,7 +190,15 @@ impl Store for MemoryStore {
             .chain(shelves.jobs.values().cloned().map(Change::Job))
             .chain(shelves.entries.values().cloned().map(Change::Entry))
             .chain(shelves.campaigns.values().cloned().map(Change::Campaign))
-            .chain(models.cloned().map(Change::Model));
+            .chain(models.cloned().map(Change::Model))
+            .chain(
+                shelves
+                    .retractions
+                    .values()
+                    .cloned()
+                    .map(Change::Retraction),
+            )
+            .chain(shelves.totals.values().cloned().map(Change::Total));
         sink(&all.collect::<Vec<_>>()).map_err(|source| StoreError::Disk {
             doing: "write the copy of the store",
             source: Box::new(source),

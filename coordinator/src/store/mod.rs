@@ -13,7 +13,7 @@ use wattfarm_cost::id::JobId;
 use wattfarm_cost::model::ModelKey;
 use wattfarm_cost::{Measurement, Model};
 
-use crate::farm::{Change, Entry, Records, Task};
+use crate::farm::{Change, Entry, Job, Records, Retraction, Task, TaskKey, Totals};
 
 pub use memory::MemoryStore;
 pub use sled::SledStore;
@@ -33,6 +33,18 @@ pub trait Store: Send + Sync + 'static {
         sequence: u64,
         limit: usize,
     ) -> Result<Vec<Measurement>, StoreError>;
+
+    /// Retractions after a number in their order, at most `limit` of them.
+    fn retractions_after(&self, number: u64, limit: usize) -> Result<Vec<Retraction>, StoreError>;
+
+    /// A job; `None` if there is none.
+    fn job(&self, id: JobId) -> Result<Option<Job>, StoreError>;
+
+    /// The job of a task; `None` if there is none.
+    fn find_job(&self, task: &TaskKey) -> Result<Option<Job>, StoreError>;
+
+    /// Jobs after an id, or from the first, in the order of their ids, at most `limit` of them.
+    fn jobs_after(&self, id: Option<JobId>, limit: usize) -> Result<Vec<Job>, StoreError>;
 
     /// What a job asks for; `None` if there is no such job.
     fn task(&self, job: JobId) -> Result<Option<Task>, StoreError>;
@@ -98,6 +110,35 @@ pub enum StoreError {
         /// What is wrong with it.
         reason: String,
     },
+}
+
+/// Jobs that are read at a time.
+const PAGE: usize = 1000;
+
+/// Runs over every job, in the order of their ids.
+fn each_job(
+    store: &dyn Store,
+    mut take: impl FnMut(Job) -> Result<(), StoreError>,
+) -> Result<(), StoreError> {
+    let mut last = None;
+    loop {
+        let page = store.jobs_after(last, PAGE)?;
+        let Some(job) = page.last() else {
+            return Ok(());
+        };
+        last = Some(job.id);
+        page.into_iter().try_for_each(&mut take)?;
+    }
+}
+
+/// What is counted over all jobs, counted anew.
+fn recount(store: &dyn Store) -> Result<Totals, StoreError> {
+    let mut totals = Totals::default();
+    each_job(store, |job| {
+        totals.count(&job);
+        Ok(())
+    })?;
+    Ok(totals)
 }
 
 /// A measurement, told in full.

@@ -6,7 +6,7 @@ use std::io;
 
 use wattfarm_cost::id::{AgentId, JobId, LeaseNumber};
 
-use super::{Store, StoreError};
+use super::{Store, StoreError, recount};
 use crate::farm::{Change, Farm, Reported, Timestamp};
 
 /// What a sound store holds.
@@ -41,6 +41,7 @@ pub fn verify(store: &dyn Store) -> Result<Verified, VerifyError> {
     // By measurement: what the jobs say of it, and what it says itself. A redone change comes again.
     let mut booked: BTreeMap<u64, (JobId, AgentId, LeaseNumber)> = BTreeMap::new();
     let mut measured: BTreeMap<u64, (JobId, AgentId, LeaseNumber)> = BTreeMap::new();
+    let (mut standing, mut retracted) = (BTreeSet::new(), BTreeSet::new());
     let (mut tasks, mut jobs) = (BTreeSet::new(), BTreeSet::new());
     store.copy(&mut |changes| {
         for change in changes {
@@ -49,8 +50,16 @@ pub fn verify(store: &dyn Store) -> Result<Verified, VerifyError> {
                 Change::Job(job) => {
                     jobs.insert(job.id);
                     for grant in &job.grants {
-                        if let Some(Reported::Measured(sequence)) = grant.report {
-                            booked.insert(sequence, (job.id, grant.agent, grant.lease));
+                        match grant.report {
+                            Some(Reported::Measured(sequence)) => {
+                                standing.insert(sequence);
+                                booked.insert(sequence, (job.id, grant.agent, grant.lease));
+                            }
+                            Some(Reported::Retracted(sequence)) => {
+                                standing.remove(&sequence);
+                                booked.insert(sequence, (job.id, grant.agent, grant.lease));
+                            }
+                            Some(Reported::Other) | None => (),
                         }
                     }
                 }
@@ -61,12 +70,14 @@ pub fn verify(store: &dyn Store) -> Result<Verified, VerifyError> {
                 Change::Entry(entry) => {
                     measured.insert(entry.sequence, (entry.job, entry.agent, entry.lease));
                 }
+                Change::Retraction(retraction) => drop(retracted.insert(retraction.sequence)),
                 Change::Model(_) => found.models += 1,
                 Change::Token(..)
                 | Change::Key(..)
                 | Change::Agent(_)
                 | Change::Platform(_)
-                | Change::Campaign(_) => (),
+                | Change::Campaign(_)
+                | Change::Total(_) => (),
             }
         }
         Ok::<(), io::Error>(())
@@ -88,7 +99,26 @@ pub fn verify(store: &dyn Store) -> Result<Verified, VerifyError> {
     {
         return contradiction(format!("measurement {sequence} is missing"));
     }
+    if !measured.keys().copied().eq(1..=measured.len() as u64) {
+        return contradiction("the measurements are not numbered from 1, each once".to_owned());
+    }
+    if let Some(sequence) = measured
+        .keys()
+        .find(|sequence| standing.contains(sequence) == retracted.contains(sequence))
+    {
+        return contradiction(format!(
+            "measurement {sequence} counts and was retracted, or neither"
+        ));
+    }
     let records = store.load()?;
+    let counted = recount(store)?;
+    if counted.all() != records.totals.all() {
+        return contradiction(format!(
+            "what is counted over all jobs is {:?}, and should be {:?}",
+            records.totals.all(),
+            counted.all()
+        ));
+    }
     found.agents = records.agents.len() as u64;
     found.campaigns = records.campaigns.len() as u64;
     let farm = Farm::restore(records, Timestamp(0));

@@ -11,14 +11,7 @@ use wattfarm_cost::id::CampaignId;
 use crate::world::{self, World, layer, model, platform, reading, request, uuid};
 
 fn jobs(world: &mut World) -> usize {
-    world
-        .apply(ListJobs {
-            platform: None,
-            states: vec![],
-            limit: 10_000,
-        })
-        .expect("no platform named")
-        .len()
+    world.jobs().len()
 }
 
 #[test]

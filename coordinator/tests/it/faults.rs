@@ -9,7 +9,8 @@ use rand::{RngExt as _, SeedableRng as _};
 use rand_chacha::ChaCha8Rng;
 use wattfarm_coordinator::clock::Clock;
 use wattfarm_coordinator::farm::{
-    Budget, Change, Farm, LeaseJobs, Outcome, Records, Report, ReportResults, SecretHash, Task,
+    Budget, Change, Farm, Job, LeaseJobs, Outcome, Records, Report, ReportResults, Retraction,
+    SecretHash, Task, TaskKey,
 };
 use wattfarm_coordinator::store::{MemoryStore, Sink, SledStore, Store, StoreError};
 use wattfarm_coordinator::writer::{Stopped, Writer};
@@ -66,6 +67,22 @@ impl Store for FaultyStore {
         limit: usize,
     ) -> Result<Vec<Measurement>, StoreError> {
         self.inner.measurements_after(sequence, limit)
+    }
+
+    fn retractions_after(&self, number: u64, limit: usize) -> Result<Vec<Retraction>, StoreError> {
+        self.inner.retractions_after(number, limit)
+    }
+
+    fn job(&self, id: JobId) -> Result<Option<Job>, StoreError> {
+        self.inner.job(id)
+    }
+
+    fn find_job(&self, task: &TaskKey) -> Result<Option<Job>, StoreError> {
+        self.inner.find_job(task)
+    }
+
+    fn jobs_after(&self, id: Option<JobId>, limit: usize) -> Result<Vec<Job>, StoreError> {
+        self.inner.jobs_after(id, limit)
     }
 
     fn task(&self, job: JobId) -> Result<Option<Task>, StoreError> {

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use tokio::sync::Semaphore;
+use tokio::task::JoinHandle;
 use wattfarm_proto::connect::{Connection, unary};
 use wattfarm_proto::v1;
 use wattfarm_proto::v1::report_results_request::Report;
@@ -30,6 +31,7 @@ fn number(name: &str, otherwise: u64) -> u64 {
 fn kibibyte() -> v1::Reading {
     let mut reading = reading(1.25);
     reading.runtime.samples_ms = (0..90).map(|sample| 1.0 + sample as f32 / 64.0).collect();
+    reading.runtime.repetitions = reading.runtime.samples_ms.len() as u32;
     (&reading).into()
 }
 
@@ -137,6 +139,23 @@ async fn turn(agent: &Connection, jobs_max: u32, reading: &v1::Reading) -> (usiz
     (done, took)
 }
 
+/// Every agent asks for work where there is none, and waits.
+fn wait_idle(connections: &[Connection]) -> Vec<JoinHandle<()>> {
+    let wait = |agent: &Connection| {
+        let mut agents = agent.agents();
+        tokio::spawn(async move {
+            let request = v1::LeaseJobsRequest {
+                max_jobs: 1,
+                wait_ms: 20_000,
+                held: vec![],
+            };
+            // It is given up before there is an answer.
+            let _ = agents.lease_jobs(unary(request)).await;
+        })
+    };
+    connections.iter().map(wait).collect()
+}
+
 fn percentile(sorted: &[Duration], percent: usize) -> f64 {
     let at = (sorted.len() * percent / 100).min(sorted.len().saturating_sub(1));
     sorted
@@ -173,10 +192,13 @@ async fn a_thousand_agents() {
     let process = coordinator.process.id().expect("it runs");
     let operator = coordinator.operator(folder).await;
     let connections = enrol(&coordinator, &operator, agents).await;
-    println!(
-        "{agents} agents, connected and idle: {} MiB resident",
-        resident_mib(process)
-    );
+    let resident = resident_mib(process);
+    println!("{agents} agents, connected: {resident} MiB resident");
+    let waiting = wait_idle(&connections);
+    tokio::time::sleep(Duration::from_secs(3)).await;
+    let resident = resident_mib(process);
+    println!("all of them wait for work: {resident} MiB resident");
+    waiting.into_iter().for_each(|wait| wait.abort());
     let began = Instant::now();
     make_jobs(&operator, jobs, 1).await;
     println!("{jobs} jobs made in {:.1} s", began.elapsed().as_secs_f64());
@@ -218,9 +240,13 @@ async fn a_thousand_agents() {
         resident_mib(process),
         disk_mib(folder)
     );
+    if agents > 1000 {
+        drop((operator, connections));
+        return coordinator.end().await;
+    }
 
     let (paced_seconds, a_second) = (10, 1000_u64);
-    make_jobs(&operator, paced_seconds * a_second, 100_000).await;
+    make_jobs(&operator, paced_seconds * a_second, 1000).await;
     let began = Instant::now();
     let in_flight = Arc::new(Semaphore::new(1000));
     let mut at_work = Vec::new();

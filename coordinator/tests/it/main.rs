@@ -9,15 +9,19 @@
     reason = "seeds and figures are for whoever runs a test with --nocapture"
 )]
 
+mod allocations;
 mod process;
 mod world;
 
 mod farm_agents;
 mod farm_campaigns;
 mod farm_leases;
+mod farm_memory;
+mod farm_retractions;
 mod farm_shares;
 mod faults;
 mod grpc;
+mod hostile;
 mod kill;
 mod load;
 mod simulation;

@@ -5,31 +5,16 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use wattfarm_coordinator::farm::{
-    Budget, Change, Farm, ListJobs, PublishModels, StateName, Timestamp,
+    Budget, Change, Farm, ListJobs, Owner, Retraction, State, StateName, TaskKey, Timestamp,
 };
 use wattfarm_coordinator::store::{MemoryStore, SledStore, Store, StoreError};
 use wattfarm_cost::id::JobId;
 
-use crate::world::{World, layer, model, platform, uuid};
+use crate::world::{World, layer, lived, model, platform, uuid};
 
 /// A farm's life as changes, event by event.
 fn life() -> (World, Vec<Vec<Change>>) {
-    let mut world = World::new();
-    let agent = world.agent("a");
-    let campaign = world.campaign(1, Budget::Jobs(8));
-    world.propose(campaign, 0..8).expect("room");
-    for _ in 0..2 {
-        let lease = world.lease_another(agent).expect("a job");
-        world.measure(agent, &lease);
-    }
-    world.lease_another(agent).expect("a job");
-    let hash = platform(1).hash();
-    world
-        .apply(PublishModels(vec![model(hash, 30.0)]))
-        .expect("there");
-    world
-        .apply(PublishModels(vec![model(hash, 20.0)]))
-        .expect("there");
+    let mut world = lived();
     let changes = world.take_changes();
     (world, changes)
 }
@@ -56,7 +41,7 @@ fn conforms(open: &dyn Fn() -> Arc<dyn Store>) {
     assert_eq!(records, world.store.load().expect("memory"));
     assert_eq!(
         (records.sequence, records.jobs.len(), records.tasks.len()),
-        (2, 8, 6)
+        (2, 2, 2)
     );
     let farm = Farm::restore(records, Timestamp(0));
     farm.check_invariants()
@@ -80,6 +65,24 @@ fn conforms(open: &dyn Fn() -> Arc<dyn Store>) {
     assert_eq!(task.subject, all[0].subject);
     assert_eq!(store.task(JobId(uuid(u64::MAX))).expect("reads"), None);
 
+    // Jobs, those that are over too: by their ids, by their tasks, and all in order.
+    let done = store.job(all[0].job).expect("reads").expect("is there");
+    assert_eq!((done.task, &done.state), (task.key(), &State::Done));
+    let found = store.find_job(&done.task).expect("reads");
+    assert_eq!(found.as_ref(), Some(&done));
+    let nobodys = TaskKey {
+        platform: platform(2).hash(),
+        ..done.task
+    };
+    assert_eq!(store.find_job(&nobodys).expect("reads"), None);
+    assert_eq!(store.job(JobId(uuid(u64::MAX))).expect("reads"), None);
+    let jobs = store.jobs_after(None, 100).expect("reads");
+    assert_eq!(jobs, world.store.jobs_after(None, 100).expect("memory"));
+    assert_eq!(jobs.len(), 4);
+    let some = store.jobs_after(Some(jobs[0].id), 2).expect("reads");
+    assert_eq!(some, jobs[1..3]);
+    assert_eq!(store.jobs_after(Some(jobs[3].id), 3).expect("reads"), []);
+
     let key = model(platform(1).hash(), 1.0).key;
     let versions = |after| -> Vec<u64> {
         let models = store.model_versions_after(&key, after).expect("reads");
@@ -90,11 +93,28 @@ fn conforms(open: &dyn Fn() -> Arc<dyn Store>) {
         (vec![1, 2], vec![2], vec![])
     );
 
+    let retraction = |number| Retraction {
+        number,
+        sequence: 3 - number,
+        because: "so".to_owned(),
+        by: Owner::Operator,
+        retracted_at: Timestamp(5),
+    };
+    let both = [1, 2].map(retraction);
+    let changes = both.clone().map(Change::Retraction);
+    store.commit(&changes).expect("commits");
+    assert_eq!(store.load().expect("loads").retractions, 2);
+    assert_eq!(store.retractions_after(0, 9).expect("reads"), both);
+    assert_eq!(store.retractions_after(0, 1).expect("reads"), both[..1]);
+    assert_eq!(store.retractions_after(1, 9).expect("reads"), both[1..]);
+
     // A job that goes takes its task along.
     let gone = task_without_measurement(&*store);
     store.commit(&[Change::JobGone(gone)]).expect("commits");
     assert_eq!(store.task(gone).expect("reads"), None);
-    assert_eq!(store.load().expect("loads").jobs.len(), 7);
+    assert_eq!(store.load().expect("loads").jobs.len(), 1);
+    assert_eq!(store.job(gone).expect("reads"), None);
+    assert_eq!(store.find_job(&task.key()).expect("reads"), Some(done));
 }
 
 fn task_without_measurement(store: &dyn Store) -> JobId {

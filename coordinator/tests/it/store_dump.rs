@@ -5,43 +5,14 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use wattfarm_coordinator::farm::{
-    Change, CreateKey, PublishModels, Role, SecretHash, Timestamp, Token,
+    Change, Owner, RetractMeasurements, SecretHash, Timestamp, Token,
 };
 use wattfarm_coordinator::store::dump::{self, DumpError};
 use wattfarm_coordinator::store::{MemoryStore, SledStore, Store, VerifyError, verify};
 use wattfarm_cost::measurement::Recipe;
 
 use crate::process::Coordinator;
-use crate::world::{World, model, platform, uuid};
-
-/// One of everything that a store holds.
-fn life() -> World {
-    let mut world = World::new();
-    let agent = world.agent("a");
-    let campaign = world.campaign(1, wattfarm_coordinator::farm::Budget::Jobs(8));
-    world.propose(campaign, 0..4).expect("room");
-    for _ in 0..2 {
-        let lease = world.lease_another(agent).expect("a job");
-        world.measure(agent, &lease);
-    }
-    world.lease_another(agent).expect("a job");
-    let hash = platform(1).hash();
-    world
-        .apply(PublishModels(vec![model(hash, 30.0)]))
-        .expect("there");
-    world
-        .apply(PublishModels(vec![model(hash, 20.0)]))
-        .expect("there");
-    let key = CreateKey {
-        key: SecretHash::of("a key"),
-        id: uuid(7),
-        name: "somebody".to_owned(),
-        role: Role::Request,
-        ttl: None,
-    };
-    world.apply(key).expect("room");
-    world
-}
+use crate::world::{World, lived, model, platform};
 
 fn dumped(store: &dyn Store) -> Vec<u8> {
     let mut text = Vec::new();
@@ -54,14 +25,16 @@ fn told(store: &dyn Store) -> impl PartialEq + std::fmt::Debug + use<> {
     let key = model(platform(1).hash(), 1.0).key;
     (
         store.load().expect("loads"),
+        store.jobs_after(None, usize::MAX).expect("reads"),
         store.measurements_after(0, usize::MAX).expect("reads"),
+        store.retractions_after(0, usize::MAX).expect("reads"),
         store.model_versions_after(&key, 0).expect("reads"),
     )
 }
 
 #[test]
 fn a_store_goes_to_text_and_back() {
-    let world = life();
+    let world = lived();
     let text = dumped(&world.store);
     let folder = tempfile::tempdir().expect("a folder");
     let sled = SledStore::open(folder.path()).expect("opens");
@@ -99,15 +72,48 @@ fn dumps_of_version_1_are_still_read() {
         (1, 4, 2, 2)
     );
     // The same life today, but for the recipe that layers are measured by.
-    let today = format!("{:?}", told(&life().store));
+    let today = format!("{:?}", told(&lived().store));
     let today = today.replace(&format!("{:?}", Recipe::LAYER), "LayerInNetwork1");
     assert_eq!(format!("{:?}", told(&store)), today);
+}
+
+/// What has come since: totals and retractions.
+fn lived_since() -> World {
+    let mut world = lived();
+    let measured = world.store.measurements_after(1, 1).expect("memory");
+    let retract = RetractMeasurements {
+        measurements: vec![(2, measured[0].job)],
+        because: "the fan was off".to_owned(),
+        by: Owner::Operator,
+    };
+    world.apply(retract).expect("there");
+    world
+}
+
+#[test]
+fn dumps_of_version_2_are_still_read() {
+    let path = concat!(
+        env!("CARGO_MANIFEST_DIR"),
+        "/tests/it/golden/store-v2.ndjson"
+    );
+    let golden = std::fs::read(path).expect("reads");
+    let store = MemoryStore::default();
+    dump::read(&store, &mut golden.as_slice()).expect("reads");
+    verify(&store).expect("sound");
+    let today = format!("{:?}", told(&lived_since().store));
+    let today = today.replace(&format!("{:?}", Recipe::LAYER), "LayerInNetwork2");
+    assert_eq!(format!("{:?}", told(&store)), today);
+    let folder = tempfile::tempdir().expect("a folder");
+    let sled = SledStore::open(folder.path()).expect("opens");
+    dump::read(&sled, &mut golden.as_slice()).expect("reads");
+    assert_eq!(format!("{:?}", told(&sled)), today);
+    assert!(dumped(&sled) == golden, "and is written so");
 }
 
 /// Whatever is cut off or flipped, the dump is refused, by line.
 #[test]
 fn a_damaged_dump_is_refused_and_says_where() {
-    let text = dumped(&life().store);
+    let text = dumped(&lived().store);
     for at in (0..text.len()).step_by(97) {
         let refused = dump::read(&MemoryStore::default(), &mut &text[..at]);
         assert!(
@@ -195,8 +201,8 @@ fn a_copy_is_of_one_moment() {
 
 #[test]
 fn verify_sees_contradictions() {
-    let world = life();
-    let task = world.store.load().expect("memory").jobs[0].id;
+    let world = lived();
+    let task = world.store.jobs_after(None, 1).expect("memory")[0].id;
     world
         .store
         .commit(&[Change::JobGone(task)])

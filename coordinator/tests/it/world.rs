@@ -4,10 +4,12 @@ use std::time::Duration;
 
 use uuid::Uuid;
 use wattfarm_coordinator::farm::{
-    Acknowledgement, Budget, CampaignStatus, Change, CreateToken, Enroll, Event, Farm, GetCampaign,
-    Lease, LeaseJobs, Outcome, Owner, ProposeLayers, Proposed, Refusal, Report, ReportResults,
-    Request, RequestModels, SecretHash, Timestamp, Weight,
+    Acknowledgement, Budget, CampaignStatus, Change, CreateKey, CreateToken, DescribeJobs, Enroll,
+    Event, Farm, GetCampaign, JobStatus, Lease, LeaseJobs, ListJobs, Outcome, Owner, ProposeLayers,
+    Proposed, PublishModels, Refusal, Report, ReportResults, Request, RequestModels, Role,
+    SecretHash, Timestamp, Weight,
 };
+use wattfarm_coordinator::recall::recall;
 use wattfarm_coordinator::store::{MemoryStore, Store as _};
 use wattfarm_cost::id::{AgentId, CampaignId, JobId, LeaseNumber};
 use wattfarm_cost::layer::{Linear, Op, Value};
@@ -130,12 +132,14 @@ impl World {
     pub(crate) fn apply<E: Event>(&mut self, event: E) -> E::Reply {
         let (reply, changes) = self.apply_unstored(event);
         self.store.commit(&changes).expect("memory");
+        self.farm.forget();
         self.journal.push(changes);
         reply
     }
 
     /// Takes an event that no disk hears of.
     pub(crate) fn apply_unstored<E: Event>(&mut self, event: E) -> (E::Reply, Vec<Change>) {
+        recall(&mut self.farm, &self.store, &event).expect("memory");
         let applied = self.farm.apply(self.now, event);
         self.farm
             .check_invariants()
@@ -209,6 +213,20 @@ impl World {
             .map(|number| (JobId(self.fresh()), layer(number)))
             .collect();
         self.apply(ProposeLayers { campaign, layers })
+    }
+
+    /// Every job, those that are over after those that are open.
+    pub(crate) fn jobs(&mut self) -> Vec<JobStatus> {
+        let open = ListJobs {
+            platform: None,
+            states: vec![],
+            limit: usize::MAX,
+        };
+        let mut jobs = self.apply(open).expect("no platform named");
+        let mut over = self.store.jobs_after(None, usize::MAX).expect("memory");
+        over.retain(|job| !job.state.is_open());
+        jobs.extend(self.apply(DescribeJobs(over)));
+        jobs
     }
 
     pub(crate) fn status(&mut self, campaign: CampaignId) -> CampaignStatus {
@@ -295,4 +313,33 @@ pub(crate) fn number(lease: &Lease) -> u64 {
         },
         wattfarm_cost::Subject::Network(network) => panic!("`{}` is no layer", network.name()),
     }
+}
+
+/// A farm with one of everything that a store holds: four jobs, two of them done and one leased.
+pub(crate) fn lived() -> World {
+    let mut world = World::new();
+    let agent = world.agent("a");
+    let campaign = world.campaign(1, Budget::Jobs(8));
+    world.propose(campaign, 0..4).expect("room");
+    for _ in 0..2 {
+        let lease = world.lease_another(agent).expect("a job");
+        world.measure(agent, &lease);
+    }
+    world.lease_another(agent).expect("a job");
+    let hash = platform(1).hash();
+    world
+        .apply(PublishModels(vec![model(hash, 30.0)]))
+        .expect("there");
+    world
+        .apply(PublishModels(vec![model(hash, 20.0)]))
+        .expect("there");
+    let key = CreateKey {
+        key: SecretHash::of("a key"),
+        id: uuid(7),
+        name: "somebody".to_owned(),
+        role: Role::Request,
+        ttl: None,
+    };
+    world.apply(key).expect("room");
+    world
 }

@@ -40,10 +40,6 @@ fn degree(rows: usize) -> usize {
     if rows < MANY_ROWS { 2 } else { 3 }
 }
 
-/// How many times as many products as a model may have terms a pool may have: what is grown first is not always what is
-/// best kept.
-const POOL_MAX: usize = 2;
-
 /// How many times as many terms as a model may have the mean of the members may have, before it is pruned.
 const UNION_MAX: usize = 3;
 
@@ -286,7 +282,7 @@ impl Member {
         let target: Vec<f64> = seen.iter().map(|&row| problem.corrections[row]).collect();
         let weights: Vec<f64> = seen.iter().map(|&row| problem.rows[row].weight).collect();
         let limits = Limits {
-            products: pool_size(seen.len()).min(POOL_MAX * problem.terms_max),
+            products: pool_size(seen.len()).min(problem.terms_max),
             degree: degree(problem.rows.len()),
         };
         let pool = growth::grow(base, seen, &target, sizes, limits);

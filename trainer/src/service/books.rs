@@ -29,6 +29,8 @@ pub(super) struct Books {
     platforms: BTreeMap<Hash, PlatformBook>,
     /// The last measurement taken.
     sequence: u64,
+    /// Measurements that were retracted before they came.
+    retracted: BTreeSet<u64>,
 }
 
 #[derive(Debug, Default)]
@@ -41,8 +43,12 @@ struct PlatformBook {
 #[derive(Debug, Default)]
 struct Account {
     samples: Vec<Sample>,
+    /// The measurement that each sample is of; ascending.
+    sequences: Vec<u64>,
     distinct: BTreeSet<Hash>,
     through_sequence: u64,
+    /// Whether a sample has been retracted since a fit began.
+    discounted: bool,
     /// Samples that the last fit had; 0 before the first.
     fitted: usize,
     rest_until: Duration,
@@ -92,6 +98,9 @@ impl Books {
             return;
         }
         self.sequence = measurement.sequence;
+        if self.retracted.remove(&measurement.sequence) {
+            return;
+        }
         let Subject::Layer(layer) = &measurement.subject else {
             return;
         };
@@ -102,8 +111,31 @@ impl Books {
         for (key, sample) in samples(measurement) {
             let account = self.accounts.entry(key).or_default();
             account.samples.push(sample);
+            account.sequences.push(measurement.sequence);
             account.distinct.insert(hash);
             account.through_sequence = measurement.sequence;
+        }
+    }
+
+    /// Drops the samples of a measurement that was retracted: the models that they were in are fitted anew.
+    pub(super) fn retract(&mut self, sequence: u64) {
+        if sequence > self.sequence {
+            self.retracted.insert(sequence);
+        }
+        for (key, account) in &mut self.accounts {
+            let Ok(index) = account.sequences.binary_search(&sequence) else {
+                continue;
+            };
+            account.sequences.remove(index);
+            let hash = account.samples.remove(index).layer.hash();
+            account.discounted = true;
+            if !(account.samples.iter()).any(|sample| sample.layer.hash() == hash) {
+                account.distinct.remove(&hash);
+                if key.target == Target::RuntimeMs {
+                    let platform = self.platforms.get_mut(&key.platform);
+                    platform.map(|book| book.measured.remove(&hash));
+                }
+            }
         }
     }
 
@@ -115,13 +147,15 @@ impl Books {
     }
 
     /// The fit to do next: of the stale models, the one whose last fit had the smallest part of its samples.
-    pub(super) fn next_fit(&self, now: Duration) -> Option<Assignment> {
+    pub(super) fn next_fit(&mut self, now: Duration) -> Option<Assignment> {
         let stale = self
             .accounts
             .iter()
             .filter(|(key, account)| self.is_stale(now, key, account));
         let covered = |account: &Account| account.fitted as f64 / account.samples.len() as f64;
-        let (&key, account) = stale.min_by(|a, b| covered(a.1).total_cmp(&covered(b.1)))?;
+        let (&key, _) = stale.min_by(|a, b| covered(a.1).total_cmp(&covered(b.1)))?;
+        let account = self.accounts.get_mut(&key)?;
+        account.discounted = false;
         let origin = Origin {
             recipe: Recipe::LAYER,
             through_sequence: account.through_sequence,
@@ -135,6 +169,12 @@ impl Books {
 
     fn is_stale(&self, now: Duration, key: &ModelKey, account: &Account) -> bool {
         let samples = account.samples.len();
+        if samples == 0 {
+            return false;
+        }
+        if account.discounted {
+            return now >= account.rest_until;
+        }
         if samples == account.fitted {
             return false;
         }
@@ -146,7 +186,7 @@ impl Books {
         now >= account.rest_until
             && match account.fitted {
                 0 => account.distinct.len() >= FIRST_FIT,
-                fitted => (samples - fitted) * FITTED_PER_NEW >= fitted,
+                fitted => samples.abs_diff(fitted) * FITTED_PER_NEW >= fitted,
             }
     }
 
@@ -265,6 +305,38 @@ mod tests {
             books.is_measured(&platform(), &relu(3).hash())
                 && !books.is_measured(&platform(), &relu(300).hash())
         );
+    }
+
+    #[test]
+    fn a_retracted_measurement_is_no_sample_and_its_models_are_fitted_anew() {
+        let mut books = Books::default();
+        take(&mut books, seconds(0), 1, 11);
+        let key = books.next_fit(seconds(0)).expect("ten layers").key;
+        books.fitted(seconds(0), key, 10, seconds(0));
+        assert_eq!(books.next_fit(seconds(9)), None);
+        books.retract(4);
+        books.retract(4);
+        let fit = books.next_fit(seconds(0)).expect("one is wrong");
+        let layers: Vec<_> = fit.samples.iter().map(|sample| &sample.layer).collect();
+        assert_eq!(layers.len(), 9);
+        assert!(!layers.contains(&&relu(4)));
+        assert!(!books.is_measured(&platform(), &relu(4).hash()), "anew");
+        // While that fit was under way, another was retracted, and one came.
+        books.retract(5);
+        take(&mut books, seconds(0), 11, 12);
+        books.fitted(seconds(0), key, 9, seconds(0));
+        let fit = books.next_fit(seconds(0)).expect("the last fit had it");
+        assert_eq!(fit.samples.len(), 9);
+        // Of a replica the others stay, and what was retracted before it came never is a sample.
+        books.take(seconds(0), &measurement(12, relu(11)));
+        books.retract(11);
+        assert!(books.is_measured(&platform(), &relu(11).hash()));
+        books.retract(13);
+        books.take(seconds(0), &measurement(13, relu(13)));
+        assert!(!books.is_measured(&platform(), &relu(13).hash()));
+        // Of nothing no model is fitted.
+        (1..=12).for_each(|sequence| books.retract(sequence));
+        assert_eq!(books.next_fit(seconds(99)), None);
     }
 
     #[test]

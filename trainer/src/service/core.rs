@@ -19,6 +19,8 @@ pub(super) enum Event {
         measurements: Vec<Measurement>,
         is_newest: bool,
     },
+    /// These measurements were retracted.
+    Retracted(Vec<u64>),
     /// The campaigns that have not ended, all of them.
     Campaigns(Vec<CampaignStatus>),
     /// A proposal was answered.
@@ -72,6 +74,11 @@ impl Trainer {
                     .iter()
                     .for_each(|measurement| self.books.take(now, measurement));
                 self.has_caught_up |= is_newest;
+            }
+            Event::Retracted(sequences) => {
+                sequences
+                    .into_iter()
+                    .for_each(|sequence| self.books.retract(sequence));
             }
             Event::Campaigns(campaigns) => {
                 effects.extend(self.queues.follow(campaigns).err().map(Effect::Complain))

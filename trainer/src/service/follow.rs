@@ -18,22 +18,30 @@ pub(super) async fn measurements(
     events: Sender<Event>,
 ) -> Result<(), ServiceError> {
     let mut backoff = Backoff::default();
-    let mut cursor = 0;
+    let mut cursors = Cursors::default();
     loop {
-        let lost = measurements_once(&connection, &mut cursor, &events, &mut backoff).await;
+        let lost = measurements_once(&connection, &mut cursors, &events, &mut backoff).await;
         lost_or_over("measurements", lost, &events)?;
         backoff.wait().await;
     }
 }
 
+/// How far measurements and retractions have been read.
+#[derive(Default)]
+struct Cursors {
+    sequence: u64,
+    retraction: u64,
+}
+
 async fn measurements_once(
     connection: &Connection,
-    cursor: &mut u64,
+    cursors: &mut Cursors,
     events: &Sender<Event>,
     backoff: &mut Backoff,
 ) -> Result<(), Status> {
     let request = Request::new(v1::WatchMeasurementsRequest {
-        after_sequence: *cursor,
+        after_sequence: cursors.sequence,
+        after_retraction: cursors.retraction,
     });
     let mut stream = connection
         .trainer()
@@ -45,24 +53,28 @@ async fn measurements_once(
         let newest = batch
             .measurements
             .last()
-            .map_or(*cursor, |measurement| measurement.sequence);
+            .map_or(cursors.sequence, |measurement| measurement.sequence);
         let measurements = batch
             .measurements
             .into_iter()
             .filter_map(readable)
             .collect();
         let is_newest = newest >= batch.through_sequence;
-        if events
-            .send(Event::Measured {
-                measurements,
-                is_newest,
-            })
-            .await
-            .is_err()
-        {
+        let measured = Event::Measured {
+            measurements,
+            is_newest,
+        };
+        if events.send(measured).await.is_err() {
             break;
         }
-        *cursor = newest;
+        if let Some(last) = batch.retractions.last() {
+            let retracted = batch.retractions.iter().map(|one| one.sequence).collect();
+            if events.send(Event::Retracted(retracted)).await.is_err() {
+                break;
+            }
+            cursors.retraction = last.number;
+        }
+        cursors.sequence = newest;
     }
     Ok(())
 }

@@ -1,6 +1,7 @@
 //! `wattfarm export`: every measurement in files that other programs read.
 //!
-//! One file for each layer kind, `networks` for whole networks, and `platforms.ndjson`, which says what each platform is.
+//! One file for each layer kind, `networks` for whole networks, `platforms.ndjson`, which says what each platform is, and on
+//! request `retractions.ndjson`, which says why measurements were taken back.
 
 mod columns;
 
@@ -12,6 +13,7 @@ use std::path::{Path, PathBuf};
 use anyhow::Context as _;
 use serde::Serialize;
 use wattfarm_cost::{Hash, Measurement, Platform, Subject};
+use wattfarm_proto::v1;
 
 use crate::args::ExportArgs;
 use crate::farm::{Export, PlatformNames};
@@ -36,8 +38,8 @@ pub(super) async fn run(session: &Session, args: ExportArgs) -> anyhow::Result<(
         Encoding::Ndjson
     };
     let connection = session.operator().await?;
-    let mut export =
-        Export::open(&connection, args.platform.as_deref().unwrap_or_default()).await?;
+    let platform = args.platform.as_deref().unwrap_or_default();
+    let mut export = Export::open(&connection, platform, args.retracted).await?;
     fs::create_dir_all(&args.output)
         .with_context(|| format!("create {}", args.output.display()))?;
     let mut folder = Folder::new(&args.output, encoding);
@@ -47,6 +49,9 @@ pub(super) async fn run(session: &Session, args: ExportArgs) -> anyhow::Result<(
         }
         for measurement in &batch.measurements {
             folder.add(measurement)?;
+        }
+        for retraction in batch.retractions {
+            folder.explain(retraction)?;
         }
     }
     let (measurements, files) = folder.finish()?;
@@ -63,6 +68,7 @@ struct Folder {
     encoding: Encoding,
     slugs: BTreeMap<Hash, String>,
     platforms: Option<NewFile>,
+    retractions: Option<NewFile>,
     files: BTreeMap<&'static str, Table>,
     measurements: u64,
 }
@@ -81,6 +87,14 @@ struct PlatformLine<'a> {
     platform: &'a Platform,
 }
 
+/// A line of `retractions.ndjson`.
+#[derive(Serialize)]
+struct RetractionLine {
+    sequence: u64,
+    because: String,
+    retracted_at_ms: u64,
+}
+
 impl Folder {
     fn new(path: &Path, encoding: Encoding) -> Self {
         Self {
@@ -88,6 +102,7 @@ impl Folder {
             encoding,
             slugs: BTreeMap::new(),
             platforms: None,
+            retractions: None,
             files: BTreeMap::new(),
             measurements: 0,
         }
@@ -108,6 +123,19 @@ impl Folder {
         )?;
         self.slugs.insert(names.hash, names.slug);
         Ok(())
+    }
+
+    fn explain(&mut self, retraction: v1::Retraction) -> anyhow::Result<()> {
+        let file = match &mut self.retractions {
+            Some(file) => file,
+            none => none.insert(NewFile::create(&self.path.join("retractions.ndjson"))?),
+        };
+        let line = RetractionLine {
+            sequence: retraction.sequence,
+            because: retraction.because,
+            retracted_at_ms: retraction.retracted_at_ms,
+        };
+        write_line(file, &line)
     }
 
     fn add(&mut self, measurement: &Measurement) -> anyhow::Result<()> {
@@ -134,12 +162,13 @@ impl Folder {
 
     /// Puts every file in its place; returns how many measurements, and how many files.
     fn finish(self) -> anyhow::Result<(u64, usize)> {
-        let files = self.files.len() + usize::from(self.platforms.is_some());
+        let lists = [self.platforms, self.retractions];
+        let files = self.files.len() + lists.iter().flatten().count();
         for table in self.files.into_values() {
             table.finish()?;
         }
-        if let Some(platforms) = self.platforms {
-            platforms.finish()?;
+        for list in lists.into_iter().flatten() {
+            list.finish()?;
         }
         Ok((self.measurements, files))
     }

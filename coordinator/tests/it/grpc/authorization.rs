@@ -63,6 +63,7 @@ fn role_of(call: &str) -> For {
         | "FarmService/ExtendCampaign"
         | "FarmService/ListJobs"
         | "FarmService/ExportMeasurements"
+        | "FarmService/RetractMeasurements"
         | "FarmService/Backup" => For::Operate,
         call => panic!("`{call}` is not in the table"),
     }

@@ -17,7 +17,7 @@ use crate::world::{layer, model, platform, uuid};
 async fn a_layer_goes_all_the_way() {
     let farm = Farm::start().await;
     let agent = farm.agent(1).await;
-    let request = v1::WatchMeasurementsRequest { after_sequence: 0 };
+    let request = v1::WatchMeasurementsRequest::default();
     let mut measurements = farm
         .operator
         .trainer()
@@ -242,10 +242,7 @@ async fn measuring_tells_what_is_there_what_comes_and_what_cannot() {
         "{jobs:?}"
     );
 
-    let request = v1::ExportMeasurementsRequest {
-        platform: String::new(),
-        after_sequence: 0,
-    };
+    let request = v1::ExportMeasurementsRequest::default();
     let export = farm
         .operator
         .farm()
@@ -351,7 +348,7 @@ async fn large_networks_pass_everywhere() {
             .await
             .expect("its own");
     }
-    let request = v1::WatchMeasurementsRequest { after_sequence: 0 };
+    let request = v1::WatchMeasurementsRequest::default();
     let mut trainer = farm.operator.trainer();
     let watch = trainer.watch_measurements(request).await.expect("the key");
     let mut watch = watch.into_inner();

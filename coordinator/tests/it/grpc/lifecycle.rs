@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use tonic::Code;
-use wattfarm_coordinator::farm::{Change, Records, Task};
+use wattfarm_coordinator::farm::{Change, Job, Records, Retraction, Task, TaskKey};
 use wattfarm_coordinator::store::{MemoryStore, Sink, Store, StoreError};
 use wattfarm_cost::id::JobId;
 use wattfarm_cost::model::ModelKey;
@@ -76,7 +76,7 @@ async fn anybody_may_ask_for_health_and_the_protocol() {
 async fn stopping_ends_waits_and_streams() {
     let farm = Farm::start().await;
     let agent = farm.agent(1).await;
-    let request = v1::WatchMeasurementsRequest { after_sequence: 0 };
+    let request = v1::WatchMeasurementsRequest::default();
     let mut stream = farm
         .operator
         .trainer()
@@ -85,7 +85,7 @@ async fn stopping_ends_waits_and_streams() {
         .expect("the key")
         .into_inner();
     next(&mut stream).await;
-    let poll = tokio::spawn(async move {
+    let poll = farm.begun(async move {
         let request = v1::LeaseJobsRequest {
             max_jobs: 1,
             wait_ms: 20_000,
@@ -93,7 +93,7 @@ async fn stopping_ends_waits_and_streams() {
         };
         agent.connection.agents().lease_jobs(unary(request)).await
     });
-    tokio::time::sleep(Duration::from_millis(200)).await;
+    let poll = poll.await;
     farm.stop().await;
     let ended = poll
         .await
@@ -146,8 +146,7 @@ async fn a_draining_agent_hears_of_it_once_and_then_waits() {
         }
     };
 
-    let waiting = tokio::spawn(lease(10_000));
-    tokio::time::sleep(Duration::from_millis(200)).await;
+    let waiting = farm.begun(lease(10_000)).await;
     drain(true).await;
     let (leased, waited) = waiting.await.expect("does not panic");
     assert!(
@@ -156,12 +155,11 @@ async fn a_draining_agent_hears_of_it_once_and_then_waits() {
     );
 
     farm.propose_linear(1).await;
-    let (leased, waited) = lease(500).await;
+    let (leased, waited) = lease(50).await;
     assert!(leased.draining && leased.leases.is_empty());
-    assert!(waited >= Duration::from_millis(500), "{waited:?}");
+    assert!(waited >= Duration::from_millis(50), "{waited:?}");
 
-    let waiting = tokio::spawn(lease(10_000));
-    tokio::time::sleep(Duration::from_millis(200)).await;
+    let waiting = farm.begun(lease(10_000)).await;
     drain(false).await;
     let (leased, waited) = waiting.await.expect("does not panic");
     assert_eq!((leased.draining, leased.leases.len()), (false, 1));
@@ -196,6 +194,22 @@ impl Store for Failing {
         self.memory.measurements_after(sequence, limit)
     }
 
+    fn retractions_after(&self, number: u64, limit: usize) -> Result<Vec<Retraction>, StoreError> {
+        self.memory.retractions_after(number, limit)
+    }
+
+    fn job(&self, id: JobId) -> Result<Option<Job>, StoreError> {
+        self.memory.job(id)
+    }
+
+    fn find_job(&self, task: &TaskKey) -> Result<Option<Job>, StoreError> {
+        self.memory.find_job(task)
+    }
+
+    fn jobs_after(&self, id: Option<JobId>, limit: usize) -> Result<Vec<Job>, StoreError> {
+        self.memory.jobs_after(id, limit)
+    }
+
     fn task(&self, job: JobId) -> Result<Option<Task>, StoreError> {
         self.memory.task(job)
     }
@@ -218,7 +232,7 @@ async fn a_failed_commit_ends_the_coordinator() {
     farm.propose_linear(1).await;
     let lease = agent.lease(0).await.remove(0);
     let waiting = farm.agent(2).await;
-    let waiting = tokio::spawn(async move {
+    let waiting = farm.begun(async move {
         let request = v1::LeaseJobsRequest {
             max_jobs: 1,
             wait_ms: 20_000,
@@ -226,7 +240,7 @@ async fn a_failed_commit_ends_the_coordinator() {
         };
         waiting.connection.agents().lease_jobs(unary(request)).await
     });
-    tokio::time::sleep(Duration::from_millis(200)).await;
+    let waiting = waiting.await;
     store.fails.store(true, Ordering::SeqCst);
     let unheard = agent
         .report(vec![answer(&lease)])

@@ -1,9 +1,11 @@
 //! A whole coordinator over a real socket.
 
 mod authorization;
+mod hostile;
 mod journey;
 mod lifecycle;
 mod refusals;
+mod retractions;
 mod tls;
 
 use std::sync::Arc;
@@ -183,6 +185,30 @@ impl Farm {
         self.propose((0..layers).map(|number| (&layer(number)).into()).collect())
             .await
             .expect("room");
+    }
+
+    /// Begins an agent's call, and returns once the coordinator has it.
+    pub(crate) async fn begun<T: Send + 'static>(
+        &self,
+        call: impl Future<Output = T> + Send + 'static,
+    ) -> tokio::task::JoinHandle<T> {
+        let seen = async || {
+            let list = unary(v1::ListAgentsRequest {});
+            let agents = self.operator.farm().list_agents(list).await;
+            let agents = agents.expect("the key").into_inner().agents;
+            agents
+                .into_iter()
+                .filter_map(|agent| agent.seen_at_ms)
+                .max()
+        };
+        let before = seen().await;
+        // The farm's times are in ms: a call from here on shows.
+        tokio::time::sleep(Duration::from_millis(2)).await;
+        let call = tokio::spawn(call);
+        while seen().await <= before {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+        call
     }
 
     pub(crate) async fn stop(self) {

@@ -1,9 +1,11 @@
 //! What is wrong is refused with a code, a reason or the field, and changes nothing.
 
-use std::time::Duration;
+use std::sync::Arc;
 
 use tonic::{Code, Status};
 use tonic_types::StatusExt as _;
+use wattfarm_coordinator::farm::{Change, SecretHash, Timestamp, Token};
+use wattfarm_coordinator::store::{MemoryStore, Store as _};
 use wattfarm_cost::Kind;
 use wattfarm_proto::connect::Connection;
 use wattfarm_proto::error::reason;
@@ -26,10 +28,17 @@ fn expect(code: Code, reason: &str) -> (Code, String) {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn strangers_are_refused() {
-    let farm = Farm::start().await;
+    let store = Arc::new(MemoryStore::default());
+    let expired = "ee".repeat(32);
+    let token = Token {
+        note: String::new(),
+        expires_at: Timestamp(1),
+        used_by: None,
+    };
+    let made = Change::Token(SecretHash::of(&expired), token);
+    store.commit(&[made]).expect("memory");
+    let farm = Farm::over(store).await;
     let agent = farm.agent(1).await;
-    let expired = farm.token(1).await;
-    tokio::time::sleep(Duration::from_millis(1100)).await;
     let unknown = farm.enroll("no token", 9).await.expect_err("unknown");
     assert_eq!(
         refused(unknown),
@@ -250,7 +259,10 @@ async fn bad_proposals_name_their_field() {
         (status.code(), field(&status).as_str()),
         (Code::InvalidArgument, "layers")
     );
-    let request = v1::WatchMeasurementsRequest { after_sequence: 10 };
+    let request = v1::WatchMeasurementsRequest {
+        after_sequence: 10,
+        after_retraction: 0,
+    };
     let ahead = farm
         .operator
         .trainer()

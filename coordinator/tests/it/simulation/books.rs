@@ -3,8 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use wattfarm_coordinator::farm::{
-    Change, Entry, Farm, Job, LEASE_TTL, Outcome, PROGRESS_MIN, Refusal, SecretHash, State,
-    Timestamp,
+    Acknowledgement, Change, Entry, Farm, Job, LEASE_TTL, Outcome, PROGRESS_MIN, Refusal, Reported,
+    Retraction, SecretHash, State, Timestamp, Totals,
 };
 use wattfarm_coordinator::store::{MemoryStore, Store as _};
 use wattfarm_cost::id::{AgentId, JobId, LeaseNumber};
@@ -34,11 +34,18 @@ pub(super) struct Books {
     /// On disk: the measurement of each lease.
     entries: BTreeMap<LeaseNumber, u64>,
     sequence: u64,
+    /// On disk: the measurements that were taken back.
+    retracted: BTreeSet<u64>,
     /// On disk: the jobs that there are.
     jobs: BTreeSet<JobId>,
+    /// Leases under which a reading was not believed, by the farm in memory.
+    disbelieved: BTreeSet<LeaseNumber>,
     /// Leases of whose reading somebody heard that it is taken.
     told: BTreeSet<LeaseNumber>,
 }
+
+/// What no layer of the simulation can be measured in.
+pub(super) const IMPOSSIBLE_MS: f64 = 1e-10;
 
 /// A reading under a lease carries its number, so that it can be recognised on disk.
 pub(super) fn mark(lease: LeaseNumber) -> f64 {
@@ -54,13 +61,19 @@ impl Books {
             granted: BTreeMap::new(),
             entries: BTreeMap::new(),
             sequence: 0,
+            retracted: BTreeSet::new(),
             jobs: BTreeSet::new(),
+            disbelieved: BTreeSet::new(),
             told: BTreeSet::new(),
         }
     }
 
     pub(super) fn told(&self) -> usize {
         self.told.len()
+    }
+
+    pub(super) fn sequence(&self) -> u64 {
+        self.sequence
     }
 
     pub(super) fn granted(&self) -> usize {
@@ -120,7 +133,9 @@ impl Books {
                 | Change::Agent(_)
                 | Change::Platform(_)
                 | Change::Campaign(_)
-                | Change::Model(_) => (),
+                | Change::Model(_)
+                | Change::Retraction(_)
+                | Change::Total(_) => (),
             }
         }
         let Some((ask, answer)) = event else { return };
@@ -142,6 +157,11 @@ impl Books {
                 );
             }
             (Ask::Report { reports, .. }, Answer::Acknowledged(acknowledged)) => {
+                let disbelieved = acknowledged.iter().filter(|(_, acknowledgement)| {
+                    *acknowledgement == Acknowledgement::Implausible
+                });
+                self.disbelieved
+                    .extend(disbelieved.map(|(report, _)| report.lease));
                 assert_eq!(
                     reports.len(),
                     acknowledged.len(),
@@ -210,8 +230,17 @@ impl Books {
                     },
                     _,
                 )) => self.is_of(live.lease, *whose) && !held.contains(&live.lease),
-                Some((Ask::Report { reports, .. }, _)) => {
-                    reports.iter().any(|report| report.lease == live.lease)
+                Some((
+                    Ask::Report {
+                        reports,
+                        credential,
+                    },
+                    _,
+                )) => {
+                    // Who reports what cannot be may be quarantined, and all that it has is taken back.
+                    let doubtful = self.is_of(live.lease, *credential)
+                        && reports.iter().any(|report| is_impossible(&report.outcome));
+                    doubtful || reports.iter().any(|report| report.lease == live.lease)
                 }
                 Some((Ask::Enroll { device, .. }, _)) => device_of(live.agent) == *device,
                 Some(_) | None => false,
@@ -252,13 +281,15 @@ impl Books {
                     }
                 }
                 Change::JobGone(job) => drop(self.jobs.remove(job)),
+                Change::Retraction(retraction) => self.retraction_committed(retraction),
                 Change::Task(..)
                 | Change::Token(..)
                 | Change::Key(..)
                 | Change::Agent(_)
                 | Change::Platform(_)
                 | Change::Campaign(_)
-                | Change::Model(_) => (),
+                | Change::Model(_)
+                | Change::Total(_) => (),
             }
         }
     }
@@ -275,13 +306,31 @@ impl Books {
         );
     }
 
+    fn retraction_committed(&mut self, retraction: &Retraction) {
+        assert!(retraction.sequence <= self.sequence, "of no measurement");
+        assert!(
+            self.retracted.insert(retraction.sequence),
+            "measurement {} was retracted twice",
+            retraction.sequence
+        );
+        assert_eq!(retraction.number, self.retracted.len() as u64);
+    }
+
     /// Somebody heard that reports are taken: they are on disk.
     pub(super) fn heard(&mut self, answer: &Answer) {
         let Answer::Acknowledged(acknowledged) = answer else {
             return;
         };
-        for (report, _) in acknowledged {
-            if matches!(report.outcome, Outcome::Reading(_)) {
+        for (report, acknowledgement) in acknowledged {
+            let believed = match acknowledgement {
+                Acknowledgement::Implausible => false,
+                Acknowledgement::Known => !self.disbelieved.contains(&report.lease),
+                Acknowledgement::Taken | Acknowledgement::Replica => true,
+            };
+            if is_impossible(&report.outcome) {
+                let stored = self.entries.contains_key(&report.lease);
+                assert!(!stored, "lease {} brought what cannot be", report.lease);
+            } else if believed && matches!(report.outcome, Outcome::Reading(_)) {
                 let stored = self.entries.contains_key(&report.lease);
                 assert!(
                     stored,
@@ -318,17 +367,35 @@ impl Books {
                 .all(|lease| self.entries.contains_key(lease))
         );
         let records = store.load().expect("memory");
-        let jobs: BTreeSet<_> = records.jobs.iter().map(|job| job.id).collect();
+        let stored = store.jobs_after(None, usize::MAX).expect("memory");
+        let jobs: BTreeSet<_> = stored.iter().map(|job| job.id).collect();
         assert_eq!(jobs, self.jobs, "a job was lost, or came back");
+        let tasks: BTreeSet<_> = stored.iter().map(|job| job.task).collect();
+        assert_eq!(tasks.len(), stored.len(), "equal tasks are two jobs");
+        let reports = stored.iter().flat_map(|job| &job.grants);
+        let retracted = reports.filter_map(|grant| match grant.report {
+            Some(Reported::Retracted(sequence)) => Some(sequence),
+            Some(Reported::Measured(_) | Reported::Other) | None => None,
+        });
+        let retracted: BTreeSet<_> = retracted.collect();
+        assert_eq!(retracted, self.retracted, "what was retracted counts");
+        let counted = Totals::of(stored);
+        assert_eq!(counted.all(), records.totals.all(), "miscounted on disk");
         if let Some(farm) = farm {
             farm.check_invariants()
                 .unwrap_or_else(|wrong| panic!("{wrong}"));
+            // All that is over has left memory.
             assert!(
                 farm.jobs().eq(records.jobs.iter()),
                 "memory is not what the disk has"
             );
+            assert_eq!(counted.all(), farm.totals().all(), "miscounted in memory");
         }
     }
+}
+
+fn is_impossible(outcome: &Outcome) -> bool {
+    matches!(outcome, Outcome::Reading(reading) if reading.runtime.median_ms == IMPOSSIBLE_MS)
 }
 
 fn device_of(agent: AgentId) -> usize {

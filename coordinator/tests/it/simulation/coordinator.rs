@@ -4,10 +4,11 @@ use std::time::Duration;
 
 use uuid::Uuid;
 use wattfarm_coordinator::farm::{
-    Booked, CancelCampaign, Change, CreateToken, DrainAgent, Enroll, ExtendCampaign, Farm,
-    LeaseJobs, Order, PauseCampaign, ProposeLayers, PublishModels, RenewLeases, ReportResults,
-    RequestModels, SecretHash, Tick, Timestamp,
+    Booked, CancelCampaign, Change, CreateToken, DrainAgent, Enroll, Event, ExtendCampaign, Farm,
+    LeaseJobs, Order, Owner, PauseCampaign, ProposeLayers, PublishModels, RenewLeases,
+    ReportResults, RequestModels, RetractMeasurements, SecretHash, Tick, Timestamp,
 };
+use wattfarm_coordinator::recall::recall;
 use wattfarm_coordinator::store::{MemoryStore, Store as _};
 use wattfarm_cost::Subject;
 use wattfarm_cost::id::{AgentId, JobId};
@@ -46,14 +47,20 @@ impl Coordinator {
     }
 
     /// Applies what waits. Says whether there is anything to commit or to answer.
-    pub(super) fn apply_group(&mut self, now: Timestamp, fresh: &mut u64, books: &mut Books) {
+    pub(super) fn apply_group(
+        &mut self,
+        store: &MemoryStore,
+        now: Timestamp,
+        fresh: &mut u64,
+        books: &mut Books,
+    ) {
         assert!(self.committing.is_none(), "one commit at a time");
         let ((), mut changes) = self.farm.apply(now, Tick);
         books.applied(now, None, &changes, &self.farm);
         let mut answers = Vec::new();
         let waiting = self.inbox.len().min(GROUP_MAX);
         for call in self.inbox.drain(..waiting).collect::<Vec<_>>() {
-            let (answer, changed) = apply(&mut self.farm, now, &call.ask, fresh);
+            let (answer, changed) = apply(&mut self.farm, store, now, &call.ask, fresh);
             books.applied(now, Some((&call.ask, &answer)), &changed, &self.farm);
             changes.extend(changed);
             answers.push((call, answer));
@@ -65,6 +72,7 @@ impl Coordinator {
     pub(super) fn commit(&mut self, store: &MemoryStore, books: &mut Books) -> Vec<(Call, Answer)> {
         let group = self.committing.take().expect("a commit is under way");
         store.commit(&group.changes).expect("memory");
+        self.farm.forget();
         books.committed(&group.changes);
         group.answers
     }
@@ -82,11 +90,28 @@ fn drawn(fresh: &mut u64) -> Uuid {
     uuid(*fresh)
 }
 
-fn apply(farm: &mut Farm, now: Timestamp, ask: &Ask, fresh: &mut u64) -> (Answer, Vec<Change>) {
+/// As the writer does it.
+fn applied<E: Event>(
+    farm: &mut Farm,
+    store: &MemoryStore,
+    now: Timestamp,
+    event: E,
+) -> (E::Reply, Vec<Change>) {
+    recall(farm, store, &event).expect("memory");
+    farm.apply(now, event)
+}
+
+fn apply(
+    farm: &mut Farm,
+    store: &MemoryStore,
+    now: Timestamp,
+    ask: &Ask,
+    fresh: &mut u64,
+) -> (Answer, Vec<Change>) {
     /// An event whose reply says no more than that it is done.
     macro_rules! done {
         ($event:expr) => {{
-            let (reply, changes) = farm.apply(now, $event);
+            let (reply, changes) = applied(farm, store, now, $event);
             let answer = reply.map_or_else(Answer::Refused, |_| Answer::Done);
             (answer, changes)
         }};
@@ -103,8 +128,10 @@ fn apply(farm: &mut Farm, now: Timestamp, ask: &Ask, fresh: &mut u64) -> (Answer
                 note: String::new(),
                 ttl,
             };
-            let (_, mut changes) = farm.apply(now, made);
-            let (reply, enrolled) = farm.apply(
+            let (_, mut changes) = applied(farm, store, now, made);
+            let (reply, enrolled) = applied(
+                farm,
+                store,
                 now,
                 Enroll {
                     token,
@@ -126,7 +153,9 @@ fn apply(farm: &mut Farm, now: Timestamp, ask: &Ask, fresh: &mut u64) -> (Answer
             held,
         } => {
             let held = Some(held);
-            let (reply, changes) = farm.apply(
+            let (reply, changes) = applied(
+                farm,
+                store,
                 now,
                 LeaseJobs {
                     credential,
@@ -137,7 +166,7 @@ fn apply(farm: &mut Farm, now: Timestamp, ask: &Ask, fresh: &mut u64) -> (Answer
             (reply.map_or_else(Answer::Refused, Answer::Leased), changes)
         }
         Ask::Renew { credential, leases } => {
-            let (reply, changes) = farm.apply(now, RenewLeases { credential, leases });
+            let (reply, changes) = applied(farm, store, now, RenewLeases { credential, leases });
             (reply.map_or_else(Answer::Refused, Answer::Renewed), changes)
         }
         Ask::Report {
@@ -148,7 +177,7 @@ fn apply(farm: &mut Farm, now: Timestamp, ask: &Ask, fresh: &mut u64) -> (Answer
                 credential,
                 reports: reports.clone(),
             };
-            let (reply, changes) = farm.apply(now, event);
+            let (reply, changes) = applied(farm, store, now, event);
             let told = |booked: Booked| reports.into_iter().zip(booked.acknowledgements).collect();
             let told = reply.map(|reply| Answer::Acknowledged(told(reply)));
             (told.unwrap_or_else(Answer::Refused), changes)
@@ -187,6 +216,15 @@ fn apply(farm: &mut Farm, now: Timestamp, ask: &Ask, fresh: &mut u64) -> (Answer
                 platform: platform(number).slug(),
                 subjects,
                 replicas
+            })
+        }
+        Ask::Retract(sequence) => {
+            let entries = store.measurements_after(sequence - 1, 1).expect("memory");
+            let entries = entries.iter().filter(|entry| entry.sequence == sequence);
+            done!(RetractMeasurements {
+                measurements: entries.map(|entry| (sequence, entry.job)).collect(),
+                because: "seen in a dream".to_owned(),
+                by: Owner::Operator,
             })
         }
         Ask::Pause { id, paused } => done!(PauseCampaign { id, paused }),

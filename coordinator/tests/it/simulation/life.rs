@@ -9,7 +9,7 @@ use wattfarm_coordinator::farm::{Budget, Outcome, Report, Timestamp};
 use wattfarm_coordinator::store::{MemoryStore, Store as _};
 use wattfarm_cost::id::{AgentId, CampaignId, LeaseNumber};
 
-use super::books::{Books, mark};
+use super::books::{Books, IMPOSSIBLE_MS, mark};
 use super::coordinator::{Coordinator, credential};
 use super::device::{Character, Device, Wake};
 use super::network::{Answer, Ask, Call, Caller, Network};
@@ -212,10 +212,11 @@ impl Life {
     /// What came of it, for comparison.
     pub(super) fn fingerprint(&self) -> String {
         format!(
-            "{} {} {:?}",
+            "{} {} {:?} {:?}",
             self.steps,
             self.now,
-            self.store.load().expect("memory")
+            self.store.load().expect("memory"),
+            self.store.jobs_after(None, usize::MAX).expect("memory")
         )
     }
 
@@ -362,7 +363,7 @@ impl Life {
         if coordinator.committing.is_some() {
             return;
         }
-        coordinator.apply_group(now, &mut self.fresh, &mut self.books);
+        coordinator.apply_group(&self.store, now, &mut self.fresh, &mut self.books);
         let deadline = coordinator.farm.next_deadline();
         let group = coordinator.committing.as_ref().expect("just applied");
         if !group.is_durable() {
@@ -672,10 +673,11 @@ impl Life {
 
     fn measured(&mut self, index: usize, lease: LeaseNumber) {
         let wrong = self.random.random_bool(self.faults.failure);
-        let outcome = match self.random.random_range(0..3) {
+        let outcome = match self.random.random_range(0..4) {
             _ if !wrong => Outcome::Reading(Box::new(reading(mark(lease)))),
             0 => Outcome::Infeasible("no".to_owned()),
             1 => Outcome::Failed("oh".to_owned()),
+            2 => Outcome::Reading(Box::new(reading(IMPOSSIBLE_MS))),
             _ => Outcome::Returned("later".to_owned()),
         };
         let device = &mut self.devices[index];
@@ -806,6 +808,10 @@ impl Life {
             (84..87, _) => {
                 let rmspe = self.random.random_range(5.0..40.0);
                 self.tell(Ask::Publish { platform, rmspe });
+            }
+            (93..95, _) if self.books.sequence() > 0 => {
+                let sequence = self.random.random_range(1..=self.books.sequence());
+                self.tell(Ask::Retract(sequence));
             }
             (87..90, _) => {
                 // A new driver: the device measures for another platform from now on.

@@ -81,6 +81,8 @@ pub(super) enum Ask {
         platform: u32,
         rmspe: f64,
     },
+    /// A measurement, by its sequence, if it is there.
+    Retract(u64),
 }
 
 /// What the coordinator says.

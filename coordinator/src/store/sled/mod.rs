@@ -1,81 +1,44 @@
-//! The store in sled 0.34. No type of sled's leaves this file.
+//! The store in sled 0.34. No type of sled's leaves this folder.
 //!
 //! What sled is not trusted with: its flush pushes pages towards the disk but is no fsync, so each commit ends with a sync
 //! of its files through descriptors of our own; it panics on a damaged file, so open, load and commit run guarded; it takes
 //! some damage for a torn write and forgets what came after, so commits are counted in a file of ours; and its lock's error
 //! names no cause, so the folder has a lock file too.
 
-use std::collections::BTreeMap;
+mod copy;
+mod group;
+mod shelf;
+
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{File, TryLockError};
 use std::io;
 use std::ops::Bound;
 use std::os::unix::fs::FileExt as _;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::sync::{Arc, Mutex};
 
 use serde::de::DeserializeOwned;
 use sled::transaction::{TransactionError, Transactional as _};
-use sled::{Batch, IVec, Tree};
-use uuid::Uuid;
+use sled::{IVec, Tree};
 use wattfarm_cost::id::JobId;
 use wattfarm_cost::model::ModelKey;
 use wattfarm_cost::{Measurement, Model};
 
+use self::copy::behind;
+use self::group::Group;
+use self::shelf::{
+    COUNT, INDEXED, Shelf, job_id, missing, model_key, sequence_of, task_key, total_key,
+};
 use super::record::{decode, encode};
-use super::{Sink, Store, StoreError, measurement};
-use crate::farm::{Change, Entry, Job, Records, Task};
+use super::{Sink, Store, StoreError, each_job, measurement};
+use crate::farm::{Change, Entry, Job, Records, Retraction, Task, TaskKey, Total, Totals};
 
 /// sled's default of 1 GiB is more than the rest of the coordinator needs together.
 const CACHE_BYTES: u64 = 64 << 20;
 
-/// Records and bytes in a chunk of a copy, about.
-const CHUNK_RECORDS: usize = 1000;
-const CHUNK_BYTES: usize = 4 << 20;
-
-/// Changes that a copy may be behind the commits that go on meanwhile.
-const BEHIND_MAX: usize = 200_000;
-
-/// The one key of the commits' tree.
-const COUNT: &[u8] = b"count";
-
 /// A key with its record's bytes.
 type Item = sled::Result<(IVec, IVec)>;
-
-/// The trees, in the order of [`SledStore::trees`].
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Shelf {
-    Tokens,
-    Agents,
-    Platforms,
-    Tasks,
-    Jobs,
-    Measurements,
-    Campaigns,
-    Models,
-    Keys,
-    /// How many commits there have been. The last tree, so that it is written after all else of a commit.
-    Commits,
-}
-
-impl Shelf {
-    const ALL: [(Self, &str); 10] = [
-        (Self::Tokens, "tokens"),
-        (Self::Agents, "agents"),
-        (Self::Platforms, "platforms"),
-        (Self::Tasks, "tasks"),
-        (Self::Jobs, "jobs"),
-        (Self::Measurements, "measurements"),
-        (Self::Campaigns, "campaigns"),
-        (Self::Models, "models"),
-        (Self::Keys, "keys"),
-        (Self::Commits, "commits"),
-    ];
-
-    fn name(self) -> &'static str {
-        Self::ALL[self as usize].1
-    }
-}
 
 /// A store in a folder of its own.
 #[derive(Debug)]
@@ -90,6 +53,8 @@ pub struct SledStore {
     acknowledged: File,
     /// The newest of sled's files for large values that has been synced.
     blob_synced: Mutex<i64>,
+    /// What the tree of open jobs holds: only jobs that are new to it, or leave it, are written.
+    open: Mutex<BTreeSet<JobId>>,
     /// Whether a copy is under way, and what has been committed since it looked last.
     followed: Mutex<Option<Vec<Change>>>,
     /// Held for as long as the store is open.
@@ -156,12 +121,49 @@ impl SledStore {
             commits: Mutex::new(0),
             acknowledged,
             blob_synced: Mutex::new(-1),
+            open: Mutex::default(),
             followed: Mutex::new(None),
             _lock: lock,
         };
         let commits = guarded(folder, || store.count_commits())??;
         *store.commits.lock().expect("nobody else has it yet") = commits;
+        guarded(folder, || store.index())??;
         Ok(store)
+    }
+
+    /// Sees to it that the indices are there, and reads what is held of them in memory.
+    fn index(&self) -> Result<(), StoreError> {
+        if self.get::<bool>(Shelf::Commits, INDEXED)? != Some(true) {
+            let failed = |error| self.failed("index the store", error);
+            let mut totals = Totals::default();
+            each_job(self, |job| {
+                totals.count(&job);
+                let (id, task) = (job.id.0.as_bytes(), task_key(&job.task));
+                self.tree(Shelf::ByTask).insert(task, id).map_err(failed)?;
+                if job.state.is_open() {
+                    self.tree(Shelf::Open).insert(id, &[]).map_err(failed)?;
+                }
+                Ok(())
+            })?;
+            for total in totals.all() {
+                let record = encode(&total);
+                let (shelf, key) = (self.tree(Shelf::Totals), total_key(total.name()));
+                shelf.insert(key, record).map_err(failed)?;
+            }
+            // What was begun and not ended is begun anew: this comes after all of it is on the disk.
+            self.database.flush().map_err(failed)?;
+            let commits = self.tree(Shelf::Commits);
+            commits.insert(INDEXED, encode(&true)).map_err(failed)?;
+            self.database.flush().map_err(failed)?;
+            self.sync()
+                .map_err(|error| self.disk_failed("sync the store", error))?;
+        }
+        let mut open = self.open.lock().expect("nobody else has it yet");
+        for key in self.tree(Shelf::Open).iter().keys() {
+            let key = key.map_err(|error| self.failed("read the store", error))?;
+            open.insert(job_id(Shelf::Open, &key)?);
+        }
+        Ok(())
     }
 
     /// The commits that the store holds: no fewer than were acknowledged.
@@ -274,19 +276,23 @@ impl Store for SledStore {
 
     fn load(&self) -> Result<Records, StoreError> {
         guarded(&self.folder, || {
-            let jobs: Vec<Job> = self.all(Shelf::Jobs)?;
-            let mut tasks = Vec::new();
-            for job in jobs.iter().filter(|job| job.state.is_open()) {
-                tasks.push((job.id, Arc::new(self.task_of(job.id)?)));
+            let open = self.open.lock().expect("nothing panics while it is held");
+            let (mut jobs, mut tasks) = (Vec::new(), Vec::new());
+            for &id in &*open {
+                let job = self.get(Shelf::Jobs, id.0.as_bytes())?;
+                jobs.push(job.ok_or_else(|| missing(Shelf::Jobs, id))?);
+                tasks.push((id, Arc::new(self.task_of(id)?)));
             }
+            let totals: Vec<Total> = self.all(Shelf::Totals)?;
             // Keys end with the version, so of each model the newest comes last and stays.
             let models: Vec<Model> = self.all(Shelf::Models)?;
             let newest: BTreeMap<_, _> =
                 models.into_iter().map(|model| (model.key, model)).collect();
-            let last = self
-                .tree(Shelf::Measurements)
-                .last()
-                .map_err(|error| self.failed("read the store", error))?;
+            let last = |shelf| {
+                let last = self.tree(shelf).last();
+                let last = last.map_err(|error| self.failed("read the store", error))?;
+                Ok::<_, StoreError>(last.map_or(0, |(key, _)| sequence_of(&key)))
+            };
             Ok(Records {
                 tokens: self.all(Shelf::Tokens)?,
                 keys: self.all(Shelf::Keys)?,
@@ -296,7 +302,9 @@ impl Store for SledStore {
                 jobs,
                 campaigns: self.all(Shelf::Campaigns)?,
                 models: newest.into_values().collect(),
-                sequence: last.map_or(0, |(key, _)| sequence_of(&key)),
+                sequence: last(Shelf::Measurements)?,
+                retractions: last(Shelf::Retractions)?,
+                totals: totals.into_iter().collect(),
             })
         })?
     }
@@ -316,6 +324,31 @@ impl Store for SledStore {
                 Ok(measurement(entry, task))
             })
             .collect()
+    }
+
+    fn retractions_after(&self, number: u64, limit: usize) -> Result<Vec<Retraction>, StoreError> {
+        let first = number.saturating_add(1).to_be_bytes();
+        let after = self.tree(Shelf::Retractions).range(first..);
+        self.read(Shelf::Retractions, after.take(limit))
+    }
+
+    fn job(&self, id: JobId) -> Result<Option<Job>, StoreError> {
+        self.get(Shelf::Jobs, id.0.as_bytes())
+    }
+
+    fn find_job(&self, task: &TaskKey) -> Result<Option<Job>, StoreError> {
+        let key = task_key(task);
+        let found = self.tree(Shelf::ByTask).get(key);
+        match found.map_err(|error| self.failed("read the store", error))? {
+            Some(id) => self.job(job_id(Shelf::ByTask, &id)?),
+            None => Ok(None),
+        }
+    }
+
+    fn jobs_after(&self, id: Option<JobId>, limit: usize) -> Result<Vec<Job>, StoreError> {
+        let after = id.map_or(Bound::Unbounded, |id| Bound::Excluded(*id.0.as_bytes()));
+        let jobs = self.tree(Shelf::Jobs).range((after, Bound::Unbounded));
+        self.read(Shelf::Jobs, jobs.take(limit))
     }
 
     fn task(&self, job: JobId) -> Result<Option<Task>, StoreError> {
@@ -365,106 +398,17 @@ impl Store for SledStore {
 }
 
 impl SledStore {
-    fn followed(&self) -> MutexGuard<'_, Option<Vec<Change>>> {
-        self.followed
-            .lock()
-            .expect("nothing panics while it holds what was committed")
-    }
-
-    fn copy_shelves(
-        &self,
-        sink: &mut impl FnMut(&[Change]) -> Result<(), StoreError>,
-    ) -> Result<(), StoreError> {
-        for (shelf, _) in Shelf::ALL
-            .into_iter()
-            .filter(|&(shelf, _)| shelf != Shelf::Commits)
-        {
-            let mut after = Bound::Unbounded;
-            loop {
-                let (mut chunk, mut bytes) = (Vec::new(), 0);
-                // A chunk is read whole before what was committed meanwhile is looked at: it is never newer than that.
-                for item in self
-                    .tree(shelf)
-                    .range::<IVec, _>((after.clone(), Bound::Unbounded))
-                {
-                    let (key, record) =
-                        item.map_err(|error| self.failed("read the store", error))?;
-                    chunk.push(change(shelf, &key, &record)?);
-                    bytes += record.len();
-                    after = Bound::Excluded(key);
-                    if chunk.len() >= CHUNK_RECORDS || bytes >= CHUNK_BYTES {
-                        break;
-                    }
-                }
-                sink(&chunk)?;
-                let meanwhile = self.followed().replace(Vec::new()).ok_or_else(behind)?;
-                sink(&meanwhile)?;
-                if chunk.is_empty() {
-                    break;
-                }
-            }
-        }
-        Ok(())
-    }
-
-    /// Keeps what was committed for the copy under way, if it isn't too far behind already.
-    fn follow(&self, changes: &[Change]) {
-        let mut followed = self.followed();
-        if let Some(behind) = followed.as_mut() {
-            behind.extend_from_slice(changes);
-            if behind.len() > BEHIND_MAX {
-                *followed = None;
-            }
-        }
-    }
-
     fn write(&self, changes: &[Change]) -> Result<(), StoreError> {
-        let mut batches: Vec<Batch> = Shelf::ALL.iter().map(|_| Batch::default()).collect();
-        let mut put =
-            |shelf: Shelf, key: &[u8], bytes: Vec<u8>| batches[shelf as usize].insert(key, bytes);
-        let mut gone = Vec::new();
-        for change in changes {
-            match change {
-                Change::Token(hash, token) => {
-                    put(Shelf::Tokens, hash.as_bytes(), encode(&(hash, token)))
-                }
-                Change::Key(hash, key) => put(Shelf::Keys, hash.as_bytes(), encode(&(hash, key))),
-                Change::Agent(agent) => put(Shelf::Agents, agent.id.0.as_bytes(), encode(agent)),
-                Change::Platform(entry) => {
-                    put(Shelf::Platforms, entry.hash.as_bytes(), encode(entry))
-                }
-                Change::Task(job, task) => put(Shelf::Tasks, job.0.as_bytes(), encode(&**task)),
-                Change::Job(job) => put(Shelf::Jobs, job.id.0.as_bytes(), encode(job)),
-                Change::JobGone(job) => gone.push(job),
-                Change::Entry(entry) => put(
-                    Shelf::Measurements,
-                    &entry.sequence.to_be_bytes(),
-                    encode(entry),
-                ),
-                Change::Campaign(campaign) => {
-                    put(Shelf::Campaigns, campaign.id.0.as_bytes(), encode(campaign))
-                }
-                Change::Model(model) => put(
-                    Shelf::Models,
-                    &model_key(&model.key, model.version),
-                    encode(model),
-                ),
-            }
-        }
         let mut commits = self
             .commits
             .lock()
             .expect("a commit that panics is the last");
-        put(Shelf::Commits, COUNT, encode(&(*commits + 1)));
-        // A job that is gone never comes back under the same id, so its removal may stand at the end.
-        for job in gone {
-            batches[Shelf::Jobs as usize].remove(job.0.as_bytes());
-            batches[Shelf::Tasks as usize].remove(job.0.as_bytes());
-        }
+        let mut open = self.open.lock().expect("nothing panics while it is held");
+        let group = Group::of(changes, *commits + 1, &open, |id| self.job(id))?;
         let stored = self.trees[..].transaction(|views| {
             views
                 .iter()
-                .zip(&batches)
+                .zip(&group.batches)
                 .try_for_each(|(view, batch)| view.apply_batch(batch).map_err(Into::into))
         });
         stored.map_err(|error: TransactionError<()>| match error {
@@ -476,6 +420,12 @@ impl SledStore {
             .map_err(|error| self.failed("flush the store", error))?;
         self.sync()
             .map_err(|error| self.disk_failed("sync the store", error))?;
+        for (job, is_open) in group.turned {
+            match is_open {
+                true => drop(open.insert(job)),
+                false => drop(open.remove(&job)),
+            }
+        }
         *commits += 1;
         self.follow(changes);
         // Eight bytes lie in one sector, so no crash leaves half of them.
@@ -487,11 +437,7 @@ impl SledStore {
 
     /// The task of a job that there is.
     fn task_of(&self, job: JobId) -> Result<Task, StoreError> {
-        self.task(job)?.ok_or_else(|| StoreError::Record {
-            tree: Shelf::Tasks.name(),
-            key: job.0.simple().to_string(),
-            reason: "is missing: restore the store from a copy".to_owned(),
-        })
+        self.task(job)?.ok_or_else(|| missing(Shelf::Tasks, job))
     }
 }
 
@@ -524,60 +470,6 @@ fn guarded<T>(folder: &Path, run: impl FnOnce() -> T) -> Result<T, StoreError> {
                 .collect(),
         )
     })
-}
-
-fn behind() -> StoreError {
-    StoreError::Disk {
-        doing: "copy the store",
-        source: "more is being committed than whoever takes the copy can take".into(),
-    }
-}
-
-/// The change that makes a record.
-fn change(shelf: Shelf, key: &[u8], bytes: &[u8]) -> Result<Change, StoreError> {
-    let tree = shelf.name();
-    Ok(match shelf {
-        Shelf::Tokens => {
-            let (hash, token) = decode(tree, key, bytes)?;
-            Change::Token(hash, token)
-        }
-        Shelf::Keys => {
-            let (hash, key) = decode(tree, key, bytes)?;
-            Change::Key(hash, key)
-        }
-        Shelf::Agents => Change::Agent(decode(tree, key, bytes)?),
-        Shelf::Platforms => Change::Platform(decode(tree, key, bytes)?),
-        Shelf::Tasks => {
-            let job = Uuid::from_slice(key)
-                .map(JobId)
-                .map_err(|_| StoreError::Record {
-                    tree,
-                    key: key.iter().map(|byte| format!("{byte:02x}")).collect(),
-                    reason: "has a key that is no job's id".to_owned(),
-                })?;
-            Change::Task(job, Arc::new(decode(tree, key, bytes)?))
-        }
-        Shelf::Jobs => Change::Job(decode(tree, key, bytes)?),
-        Shelf::Measurements => Change::Entry(decode(tree, key, bytes)?),
-        Shelf::Campaigns => Change::Campaign(decode(tree, key, bytes)?),
-        Shelf::Models => Change::Model(decode(tree, key, bytes)?),
-        Shelf::Commits => unreachable!("the count of commits is each store's own"),
-    })
-}
-
-fn sequence_of(key: &[u8]) -> u64 {
-    key.try_into().map_or(0, u64::from_be_bytes)
-}
-
-/// Models lie by platform, kind, dtype and target, each version after the one before.
-fn model_key(key: &ModelKey, version: u64) -> Vec<u8> {
-    let names = format!("/{}/{}/{}/", key.kind, key.dtype, key.target);
-    [
-        key.platform.as_bytes(),
-        names.as_bytes(),
-        &version.to_be_bytes(),
-    ]
-    .concat()
 }
 
 #[cfg(test)]
