@@ -99,6 +99,7 @@ bench-farm: ## loads the real coordinator over loopback with AGENTS=1000 and JOB
 python: pip ## builds and tests the Python package
 	cargo build
 	cargo fmt --manifest-path python/Cargo.toml --check
+	cargo clippy --release --manifest-path python/Cargo.toml -- -D warnings
 	@$(PYTHON_TEST_PACKAGES)
 	PYTHONPATH=target/python python3 python/build.py
 	PYTHONPATH=target/python WATTFARM_BINARIES=$(TARGET)/debug python3 python/tests/test_package.py
