@@ -13,7 +13,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tracing_subscriber::EnvFilter;
 use wattfarm_agent::device::{self, Cores, Wish};
 use wattfarm_agent::executor::{self, Executor, cuda};
-use wattfarm_agent::identity::StateFolder;
+use wattfarm_agent::identity::{Rotation, StateFolder};
 use wattfarm_agent::meter::{Board, LockedClock, Session, Settings, Thoroughness, Tier};
 use wattfarm_agent::recipe::{Monotonic, Scratch};
 use wattfarm_agent::{additivity, worker};
@@ -44,6 +44,9 @@ struct Args {
     /// What to measure: auto (the first GPU, or else the CPU), cpu, cuda:N.
     #[arg(long, env = "WATTFARM_DEVICE", default_value = "auto")]
     device: Wish,
+    /// Days after which the agent changes its credential; 0 for never.
+    #[arg(long, env = "WATTFARM_CREDENTIAL_DAYS", default_value_t = 7)]
+    credential_days: u32,
     #[command(flatten)]
     gpu: GpuArgs,
     /// The core that measures; the last of this process's by default.
@@ -289,17 +292,20 @@ fn work(args: &Args, cores: &Cores) -> anyhow::Result<()> {
         .build()
         .context("start the runtime")?;
     // Who this agent is comes first: without an identity there is nothing to measure, and no thread to end.
-    let (_state, identity, connection, spooled, mut terminate) = runtime.block_on(async {
+    let (rotation, identity, connection, spooled, mut terminate) = runtime.block_on(async {
         let state = StateFolder::open(&args.state)?;
         let name = args.name.clone().unwrap_or_else(device::host);
         let coordinator = args.tls.target(&args.coordinator)?;
         let identity = state
             .identify(&coordinator, args.token.as_deref(), &name, &platform)
             .await?;
-        let connection = Connection::lazy(coordinator, Some(&identity.credential))?;
+        let connection = Connection::lazy(&coordinator, Some(&identity.credential))?;
+        let days = u64::from(args.credential_days);
+        let life = (days > 0).then(|| Duration::from_secs(days * 24 * 3600));
+        let rotation = Rotation::new(state, coordinator, life);
         let spooled = worker::Spool::open(&args.state).context("open the spool of reports")?;
         let terminate = signal(SignalKind::terminate()).context("watch for SIGTERM")?;
-        anyhow::Ok((state, identity, connection, spooled, terminate))
+        anyhow::Ok((rotation, identity, connection, spooled, terminate))
     })?;
 
     let stopping = Arc::new(AtomicBool::new(false));
@@ -325,6 +331,7 @@ fn work(args: &Args, cores: &Cores) -> anyhow::Result<()> {
     tracing::info!(agent.id = %identity.agent, "ready");
     let done = runtime.block_on(worker::run(
         connection,
+        rotation,
         jobs,
         results,
         spooled,
