@@ -23,8 +23,9 @@ const OVERTIME: Duration = Duration::from_secs(300);
 const SETTLING: Duration = Duration::from_secs(300);
 /// How often to look whether it has.
 const LOOK: Duration = Duration::from_millis(200);
-/// Models are as good as they get when none has been published for so long.
-const QUIET: Duration = Duration::from_secs(10);
+/// Models are as good as they get when none has been published for so long: a fit of thousands of layers takes tens of
+/// seconds on one core.
+const QUIET: Duration = Duration::from_secs(60);
 /// How long to wait for models at most.
 const PATIENCE: Duration = Duration::from_secs(90);
 

@@ -25,6 +25,9 @@ use crate::lasso::{Design, Gram, PathParameters, lasso_path, refit};
 use crate::parallel::in_parallel;
 
 /// Rows from which on members differ little, and fewer do.
+const ROWS_FOR_FEW_MEMBERS: usize = 1_500;
+
+/// Rows from which on products of three factors are grown, and a flat yardstick is not tried.
 pub(super) const MANY_ROWS: usize = 4_000;
 
 /// Rows for each product of a pool, and what a pool may have nevertheless, with fewer rows for each.
@@ -183,7 +186,7 @@ impl Plan {
     /// Of few rows a member for each fold, that leaves out three tenths of them, so that three members did not see a row;
     /// of many rows a member for each two folds.
     fn of(rows: usize, folds: usize) -> Self {
-        if rows < MANY_ROWS {
+        if rows < ROWS_FOR_FEW_MEMBERS {
             Self {
                 members: folds,
                 stride: 1,
