@@ -4,14 +4,14 @@
 #
 #     LIBTORCH=... deploy/gpu-kit/test.sh KIT RELEASE
 set -euo pipefail
-kit=$1 release=$2
-here=$(dirname "${BASH_SOURCE[0]}")
+kit=$(realpath "$1") release=$(realpath "$2")
+here=$(realpath "$(dirname "${BASH_SOURCE[0]}")")
 out=$(mktemp -d)
 trap 'rm -rf "$out"' EXIT
 
 export WATTFARM_LIBTORCH_LIB=$LIBTORCH/lib
-export WATTFARM_NVML_LIBRARY=$PWD/$release/libwattfarm_nvml_sim.so
-export WATTFARM_NVML_SIM=$PWD/$here/simulated-box.json
+export WATTFARM_NVML_LIBRARY=$release/libwattfarm_nvml_sim.so
+export WATTFARM_NVML_SIM=$here/simulated-box.json
 
 # Stopped early: it leaves its files all the same.
 "$kit/run.sh" --minutes 10 --out "$out/campaign" --device cpu --networks neuralpower/cifar10-6conv &
