@@ -19,6 +19,7 @@ struct Agent {
     platform_hash: String,
     draining: bool,
     revoked: bool,
+    quarantined_because: Option<String>,
     connected: bool,
     enrolled_at_ms: u64,
     seen_at_ms: Option<u64>,
@@ -35,6 +36,7 @@ impl From<v1::Agent> for Agent {
             platform_hash: agent.platform,
             draining: agent.draining,
             revoked: agent.revoked,
+            quarantined_because: agent.quarantined_because,
             connected: agent.connected,
             enrolled_at_ms: agent.enrolled_at_ms,
             seen_at_ms: agent.seen_at_ms,
@@ -48,6 +50,9 @@ impl Agent {
     fn state(&self) -> &'static str {
         if self.revoked {
             return "revoked";
+        }
+        if self.quarantined_because.is_some() {
+            return "quarantined";
         }
         match (self.connected, self.draining) {
             (true, true) => "draining",
@@ -84,7 +89,17 @@ impl Report for Agents {
                 time_or_none(agent.seen_at_ms),
             ]
         };
-        table(columns, self.0.iter().map(row))
+        let mut text = table(columns, self.0.iter().map(row));
+        for agent in &self.0 {
+            if let Some(because) = &agent.quarantined_because {
+                text += &format!(
+                    "\n{} is quarantined: {because}. What it measured since its canary was well is measured again. \
+                     `wattfarm agents drain {} --undo` has it go on.\n",
+                    agent.name, agent.id
+                );
+            }
+        }
+        text
     }
 }
 

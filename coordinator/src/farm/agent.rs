@@ -40,6 +40,12 @@ pub struct Agent {
     /// Whether an operator took its rights.
     #[serde(default)]
     pub revoked: bool,
+    /// Why its device is not itself, as its canary said: it gets no jobs until an operator has it go on.
+    #[serde(default)]
+    pub quarantined: Option<String>,
+    /// The farm's last measurement when its canary was well: nothing vouches for what it measured after that.
+    #[serde(default)]
+    pub good_through: u64,
     /// The platform it measures for.
     pub platform: Hash,
     /// Whether it gets no more jobs.
@@ -189,6 +195,8 @@ impl Event for Enroll {
                 credential: self.credential,
                 next_credential: None,
                 revoked: false,
+                quarantined: None,
+                good_through: 0,
                 platform,
                 draining: false,
                 enrolled_at: now,
@@ -230,9 +238,12 @@ impl Event for DrainAgent {
             .agents
             .get(&self.agent)
             .ok_or(Refusal::AgentUnknown(self.agent))?;
-        if agent.draining != self.draining {
+        // Whoever has an agent go on has looked at its device.
+        let quarantined = agent.quarantined.clone().filter(|_| self.draining);
+        if agent.draining != self.draining || agent.quarantined != quarantined {
             farm.put_agent(Agent {
                 draining: self.draining,
+                quarantined,
                 ..agent.clone()
             });
         }

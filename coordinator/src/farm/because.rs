@@ -136,8 +136,15 @@ impl Farm {
         {
             return Some(format!("no agent of `{slug}` is connected"));
         }
+        let quarantined = self.agents_of(platform).find_map(|agent| {
+            let because = agent.quarantined.as_ref()?;
+            Some(format!("`{}` is quarantined: {because}", agent.name))
+        });
         let all_drain = !self.agents_of(platform).any(|agent| works(agent, now));
-        all_drain.then(|| format!("every agent of `{slug}` that is connected is draining"))
+        all_drain.then(|| {
+            quarantined
+                .unwrap_or_else(|| format!("every agent of `{slug}` that is connected is draining"))
+        })
     }
 
     fn agents_of(&self, platform: &Hash) -> impl Iterator<Item = &Agent> {
@@ -148,7 +155,7 @@ impl Farm {
 }
 
 fn works(agent: &Agent, now: Timestamp) -> bool {
-    agent.is_connected(now) && !agent.draining && !agent.revoked
+    agent.is_connected(now) && !agent.draining && !agent.revoked && agent.quarantined.is_none()
 }
 
 /// A duration as people say it.

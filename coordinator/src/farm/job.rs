@@ -151,8 +151,28 @@ pub struct Grant {
 pub enum Reported {
     /// A reading: the measurement of this sequence.
     Measured(u64),
+    /// A reading by a device that was not itself: it answers nothing.
+    Suspect(u64),
     /// Anything else.
     Other,
+}
+
+impl Reported {
+    /// The measurement, whatever it is worth.
+    pub fn sequence(self) -> Option<u64> {
+        match self {
+            Self::Measured(sequence) | Self::Suspect(sequence) => Some(sequence),
+            Self::Other => None,
+        }
+    }
+
+    /// The same, of a device that was not itself.
+    pub(super) fn doubted(self) -> Self {
+        match self {
+            Self::Measured(sequence) | Self::Suspect(sequence) => Self::Suspect(sequence),
+            Self::Other => Self::Other,
+        }
+    }
 }
 
 impl Job {
@@ -179,8 +199,25 @@ impl Job {
     pub fn measurements(&self) -> impl Iterator<Item = u64> {
         self.grants.iter().filter_map(|grant| match grant.report {
             Some(Reported::Measured(sequence)) => Some(sequence),
-            Some(Reported::Other) | None => None,
+            Some(Reported::Suspect(_) | Reported::Other) | None => None,
         })
+    }
+
+    /// Every measurement that was ever reported on it, suspect ones among them, in the order of arrival.
+    pub fn booked(&self) -> impl Iterator<Item = u64> {
+        let reports = self.grants.iter().filter_map(|grant| grant.report);
+        reports.filter_map(Reported::sequence)
+    }
+
+    /// Its suspect measurements.
+    pub fn suspects(&self) -> impl Iterator<Item = u64> {
+        self.grants.iter().filter_map(suspect)
+    }
+
+    /// Those that an agent reported.
+    pub fn suspects_of(&self, agent: AgentId) -> impl Iterator<Item = u64> {
+        let grants = self.grants.iter().filter(move |grant| grant.agent == agent);
+        grants.filter_map(suspect)
     }
 
     /// How many measurements it has.
@@ -206,5 +243,12 @@ impl Job {
     /// Whether anybody waits for it.
     pub fn is_wanted(&self) -> bool {
         self.urgent || self.waiting_campaigns().next().is_some()
+    }
+}
+
+fn suspect(grant: &Grant) -> Option<u64> {
+    match grant.report {
+        Some(Reported::Suspect(sequence)) => Some(sequence),
+        Some(Reported::Measured(_) | Reported::Other) | None => None,
     }
 }

@@ -35,6 +35,7 @@ struct Index {
     tallies: BTreeMap<CampaignId, Tally>,
     measurements: BTreeMap<Hash, u64>,
     urgent: BTreeMap<Hash, u64>,
+    suspects: BTreeSet<u64>,
 }
 
 /// When leases end. Not on disk: after a restart each gets a full term anew, since its agent could not renew it.
@@ -121,6 +122,11 @@ impl Jobs {
     /// Jobs of a platform that a user waits for.
     pub(super) fn urgent(&self, platform: &Hash) -> u64 {
         self.index.urgent.get(platform).copied().unwrap_or(0)
+    }
+
+    /// The measurements by devices that were not themselves.
+    pub(super) fn suspects(&self) -> &BTreeSet<u64> {
+        &self.index.suspects
     }
 
     /// The number of the last lease.
@@ -359,6 +365,7 @@ impl Terms {
 impl Index {
     fn insert(&mut self, job: &Job) {
         self.by_task.insert(job.task, job.id);
+        self.suspects.extend(job.suspects());
         match &job.state {
             State::Queued => self
                 .queues
@@ -392,6 +399,9 @@ impl Index {
 
     fn remove(&mut self, job: &Job) {
         self.by_task.remove(&job.task);
+        for suspect in job.suspects() {
+            self.suspects.remove(&suspect);
+        }
         match &job.state {
             State::Queued => {
                 let queue = self.queues.entry(job.task.platform).or_default();

@@ -73,7 +73,10 @@ impl Event for LeaseJobs {
             farm.take_back_leases(now, id, held);
         }
         let agent = &farm.agents[&id];
-        let (platform, draining) = (agent.platform, agent.draining);
+        let (platform, draining) = (
+            agent.platform,
+            agent.draining || agent.quarantined.is_some(),
+        );
         let room = LEASES_PER_AGENT_MAX.saturating_sub(farm.jobs.leases_of(id).count());
         let room = if draining { 0 } else { room.min(self.jobs_max) };
         let mut leases = Vec::new();

@@ -8,6 +8,7 @@
 mod agent;
 mod because;
 mod campaign;
+mod canary;
 mod change;
 mod job;
 mod jobs;
@@ -39,6 +40,7 @@ pub use campaign::{
     Budget, Campaign, CampaignStatus, CancelCampaign, End, ExtendCampaign, GetCampaign, KindStatus,
     ListCampaigns, Owner, PauseCampaign, Phase, Request, RequestModels, Weight,
 };
+pub use canary::{MeasureAgain, ReportCanary, Suspects};
 pub use change::{Change, Entry, Records};
 pub use job::{Grant, Job, Reported, Share, State, Task, TaskKey};
 pub use jobs::Tally;
@@ -195,7 +197,7 @@ impl Farm {
         let mut sequences: Vec<u64> = self
             .jobs
             .iter()
-            .flat_map(|job| job.measurements().collect::<Vec<_>>())
+            .flat_map(|job| job.booked().collect::<Vec<_>>())
             .collect();
         sequences.sort_unstable();
         if !sequences.iter().copied().eq(1..=self.sequence) {

@@ -192,6 +192,7 @@ impl Farm {
         counted.count(job_ms);
         self.put_agent(counted);
 
+        let is_suspect = self.agents[&agent].quarantined.is_some();
         let before = self.jobs.get(id).expect("its grants were looked at");
         let live =
             matches!(&before.state, State::Leased { lease: current, .. } if *current == lease);
@@ -200,7 +201,14 @@ impl Farm {
             job.measured_ms = job.measured_ms.saturating_add(job_ms);
             settle(job, lease, Reported::Measured(sequence));
         };
-        if enough || !before.state.is_open() {
+        if is_suspect {
+            self.jobs.alter(id, &mut self.changes, |job| {
+                settle(job, lease, Reported::Suspect(sequence));
+            });
+            if live {
+                self.requeue(now, id);
+            }
+        } else if enough || !before.state.is_open() {
             self.answer(now, id, State::Done, booked);
         } else {
             self.jobs.alter(id, &mut self.changes, booked);

@@ -17,11 +17,12 @@ use wattfarm_proto::{REPORTS_MAX, v1};
 use super::stream::Follower;
 use super::{Shell, cut, within};
 use crate::farm::{
-    Acknowledgement, Enroll, LEASE_TTL, Lease, LeaseJobs, Outcome, RenewLeases, Report,
-    ReportResults, RotateCredential, SecretHash,
+    Acknowledgement, Enroll, LEASE_TTL, Lease, LeaseJobs, MeasureAgain, Outcome, RenewLeases,
+    Report, ReportCanary, ReportResults, RotateCredential, SecretHash,
 };
 use crate::secret::{self, SECRET_BYTES};
 use crate::signal::Signal;
+use crate::store::{Store, StoreError};
 
 /// The longest wait for a job, in ms.
 const WAIT_MS_MAX: u32 = 20_000;
@@ -131,6 +132,35 @@ impl AgentService for Agents {
             ttl_ms: LEASE_TTL.as_millis() as u32,
             lost: lost.into_iter().map(|lease| lease.0).collect(),
         }))
+    }
+
+    async fn report_canary(
+        &self,
+        request: Request<v1::ReportCanaryRequest>,
+    ) -> Result<Response<v1::ReportCanaryResponse>, Status> {
+        let credential = self.0.credential(&request)?;
+        let because = request.into_inner().because;
+        let because = because.map(|because| cut(&because, WORDS_MAX));
+        if let Some(because) = &because {
+            tracing::warn!(because, "an agent's device is not itself");
+        }
+        let event = ReportCanary {
+            credential,
+            because,
+        };
+        let wanting = self.0.request(event).await?;
+        let read = move |store: &dyn Store| -> Result<Vec<_>, StoreError> {
+            let task = |id| store.task(id).map(|task| Some((id, task?)));
+            wanting
+                .into_iter()
+                .filter_map(|id| task(id).transpose())
+                .collect()
+        };
+        let tasks = self.0.read(read).await?;
+        if !tasks.is_empty() {
+            self.0.ask(MeasureAgain(tasks)).await?;
+        }
+        Ok(Response::new(v1::ReportCanaryResponse {}))
     }
 
     async fn rotate_credential(

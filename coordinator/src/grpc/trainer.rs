@@ -14,7 +14,7 @@ use wattfarm_proto::v1::trainer_service_server::TrainerService;
 use super::stream::{Follower, Messages, stream};
 use super::wire::{BATCH_MAX, batches};
 use super::{Shell, within};
-use crate::farm::{LastMeasurement, ListCampaigns, ProposeLayers, PublishModels, Role};
+use crate::farm::{LastMeasurement, ListCampaigns, ProposeLayers, PublishModels, Role, Suspects};
 use crate::signal::Signal;
 
 /// Campaigns are looked at again this often though nothing was stored: an agent that falls silent changes what they wait
@@ -53,7 +53,7 @@ impl TrainerService for Trainer {
             })
             .await?;
             loop {
-                let measurements = shell
+                let mut measurements = shell
                     .read(move |store| store.measurements_after(cursor, BATCH_MAX))
                     .await?;
                 let Some(newest) = measurements.last() else {
@@ -64,6 +64,8 @@ impl TrainerService for Trainer {
                 };
                 cursor = newest.sequence;
                 let last = shell.ask(LastMeasurement).await?;
+                let suspects = shell.ask(Suspects).await?;
+                measurements.retain(|measurement| !suspects.contains(&measurement.sequence));
                 for measurements in batches(measurements) {
                     sink.send(v1::WatchMeasurementsResponse {
                         measurements,

@@ -76,6 +76,7 @@ impl From<&AgentStatus> for v1::Agent {
             leases: status.leases,
             measurements: agent.measurements,
             revoked: agent.revoked,
+            quarantined_because: agent.quarantined.clone(),
         }
     }
 }

@@ -49,7 +49,7 @@ pub fn verify(store: &dyn Store) -> Result<Verified, VerifyError> {
                 Change::Job(job) => {
                     jobs.insert(job.id);
                     for grant in &job.grants {
-                        if let Some(Reported::Measured(sequence)) = grant.report {
+                        if let Some(sequence) = grant.report.and_then(Reported::sequence) {
                             booked.insert(sequence, (job.id, grant.agent, grant.lease));
                         }
                     }

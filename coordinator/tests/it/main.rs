@@ -14,6 +14,7 @@ mod world;
 
 mod farm_agents;
 mod farm_campaigns;
+mod farm_canary;
 mod farm_leases;
 mod farm_shares;
 mod faults;
