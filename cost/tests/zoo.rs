@@ -42,7 +42,7 @@ fn macs(network: &Network) -> u64 {
 }
 
 /// `num_params` and `_ops` (multiply-adds in thousand millions) of torchvision's own weights' metadata.
-const TORCHVISION: [(&str, u64, f64); 10] = [
+const TORCHVISION: [(&str, u64, f64); 17] = [
     ("alexnet", 61_100_840, 0.714),
     ("resnet18", 11_689_512, 1.814),
     ("resnet50", 25_557_032, 4.089),
@@ -53,6 +53,13 @@ const TORCHVISION: [(&str, u64, f64); 10] = [
     ("vgg19", 143_667_240, 19.632),
     ("googlenet", 6_624_904, 1.498),
     ("vit_b_16", 86_567_656, 17.564),
+    ("resnet34", 21_797_672, 3.664),
+    ("resnet101", 44_549_160, 7.801),
+    ("resnext50_32x4d", 25_028_904, 4.230),
+    ("mnasnet1_0", 4_383_312, 0.314),
+    ("densenet169", 14_149_480, 3.360),
+    ("squeezenet1_0", 1_248_424, 0.819),
+    ("vgg11", 132_863_336, 7.609),
 ];
 
 #[test]

@@ -214,6 +214,9 @@ impl Drop for Mark {
 /// times the bytes that a CPU walks over, 96 MiB. Not judged by the additivity gap yet.
 const WALKS: usize = 4;
 
+/// Longer walks than this push nothing more out: no GPU's last cache is larger.
+const WALKED_MAX: usize = 96 << 20;
+
 /// A workload on a GPU, timed by the device itself.
 pub(super) struct OnGpu {
     inner: Box<dyn Workload>,
@@ -244,11 +247,23 @@ impl Workload for OnGpu {
         self.finish()
     }
 
+    fn use_likely_values(&mut self) -> Result<(), Failure> {
+        self.inner.use_likely_values()
+    }
+
+    fn weight_bytes(&self) -> usize {
+        self.inner.weight_bytes()
+    }
+
+    fn next_place(&mut self, count: usize) -> Result<(), Failure> {
+        self.inner.next_place(count)
+    }
+
     fn evict(&mut self, _scratch: &mut Scratch, bytes: usize) -> Result<(), Failure> {
         if bytes == 0 {
             return Ok(());
         }
-        let values = (bytes * WALKS / 4) as i64;
+        let values = ((bytes * WALKS).min(WALKED_MAX) / 4) as i64;
         let scratch = match self.scratch.take() {
             Some(scratch) if scratch.numel() as i64 == values => scratch,
             _ => Tensor::f_zeros([values], (Kind::Float, device()))?,

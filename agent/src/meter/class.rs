@@ -155,8 +155,9 @@ pub(super) fn rise(
     changes.iter().filter(within).map(share).collect()
 }
 
-/// How long after their steps many rises, taken together, are short of the whole way by more than the share `short`, in s. Each
-/// `width_s` is judged by its mean: single readings scatter.
+/// How long after their steps many rises, taken together, have gone the whole way but for the share `short`, in s. Each
+/// `width_s` is judged by its mean: single readings scatter. A dip later on is the load's, not the sensor's: from there on
+/// the whole has to be settled, and three quarters of its parts.
 pub(super) fn settled_after(rises: &[Rise], width_s: f64, short: f64) -> f64 {
     let mut bins: Vec<(f64, u32)> = Vec::new();
     for &(after_s, share) in rises.iter().flatten() {
@@ -165,9 +166,17 @@ pub(super) fn settled_after(rises: &[Rise], width_s: f64, short: f64) -> f64 {
         bins[bin] = (bins[bin].0 + share, bins[bin].1 + 1);
     }
     let is_short = |&(sum, count): &(f64, u32)| count > 0 && sum < (1.0 - short) * f64::from(count);
-    bins.iter()
-        .rposition(is_short)
-        .map_or(0.0, |last| (last + 1) as f64 * width_s)
+    let is_settled = |from: usize| {
+        let rest = &bins[from..];
+        let whole = rest
+            .iter()
+            .fold((0.0, 0), |whole, bin| (whole.0 + bin.0, whole.1 + bin.1));
+        let dips = rest.iter().filter(|bin| is_short(bin)).count();
+        !rest.first().is_some_and(is_short) && !is_short(&whole) && 4 * dips <= rest.len()
+    };
+    // The empty rest is settled: that of a reading which never is.
+    let from = (0..=bins.len()).find(|&from| is_settled(from));
+    from.unwrap_or(bins.len()) as f64 * width_s
 }
 
 /// Bins of a rise at most: far more than any sensor takes.
@@ -228,6 +237,27 @@ mod tests {
         assert_eq!(settled_s, 0.1);
         let window = window(&rises, settled_s);
         assert!((window - 0.025).abs() < 0.002, "{window}");
+    }
+
+    #[test]
+    fn a_load_that_dips_does_not_make_its_sensor_slow() {
+        let rise = |dips: &'static [u32]| -> Rise {
+            let share = move |tick: u32| match dips.contains(&tick) {
+                true => 0.6,
+                false => (f64::from(tick) / 10.0).min(1.0),
+            };
+            (0..50)
+                .map(|tick| (f64::from(tick) * 0.1 + 0.05, share(tick)))
+                .collect()
+        };
+        let settled_s = |rise| settled_after(&[rise], 0.1, 0.1);
+        assert!((settled_s(rise(&[])) - 0.9).abs() < 1e-9);
+        assert!((settled_s(rise(&[22, 48])) - 0.9).abs() < 1e-9);
+        // One that never gets there is not settled anywhere.
+        let never: Rise = (0..50)
+            .map(|tick| (f64::from(tick) * 0.1 + 0.05, 0.5))
+            .collect();
+        assert!((settled_s(never) - 5.0).abs() < 1e-9);
     }
 
     #[test]

@@ -1,7 +1,9 @@
 //! The state of the caches before a call.
 //!
 //! Inside a network a layer's weights were last touched one whole network ago, and its input was just written. A walk
-//! over a scratch buffer of about what a network touches stands for the rest of the network.
+//! over a scratch buffer of about what a network touches stands for the rest of the network. How much that is belongs to the
+//! network, not to the processor: seen on one with 2 MiB of second-level cache and a last level that strangers share, the
+//! walk at which layers sum up to their network was near its weights and live activations, 13 MB to 244 MB.
 
 /// Bytes that stand for the rest of a network.
 ///
@@ -13,13 +15,16 @@ pub(super) const NETWORK_BYTES: usize = 24 << 20;
 /// Bytes of a cache line on every x86-64 processor.
 const LINE: usize = 64;
 
-/// A buffer to walk over.
+/// A buffer to walk over. It grows with the longest walk so far.
 pub struct Scratch {
     bytes: Vec<u8>,
 }
 
+/// Longer walks go round: a last-level cache of which one core gets more than this is not met yet.
+const SCRATCH_MAX: usize = 128 << 20;
+
 impl Scratch {
-    /// A buffer of `size` bytes: longer walks go round.
+    /// A buffer of `size` bytes.
     pub fn new(size: usize) -> Self {
         // Ones, because the system would map untouched zeros to one shared page, which no walk pushes anything out with.
         Self {
@@ -34,6 +39,10 @@ impl Scratch {
 
     /// Reads `bytes` bytes, a line at a time.
     pub fn walk(&mut self, bytes: usize) {
+        let wanted = bytes.min(SCRATCH_MAX);
+        if self.bytes.len() < wanted {
+            self.bytes.resize(wanted, 1);
+        }
         let lines = self.bytes.iter().step_by(LINE).cycle().take(bytes / LINE);
         let sum: u64 = lines.map(|&byte| u64::from(byte)).sum();
         // The compiler must not find out that nobody needs the sum.

@@ -5,10 +5,10 @@
 mod cache;
 mod calls;
 mod clock;
+mod pulse;
 mod statistics;
 mod stop;
 
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use wattfarm_cost::measurement::{Recipe, Runtime};
@@ -16,7 +16,8 @@ use wattfarm_cost::measurement::{Recipe, Runtime};
 pub use cache::Scratch;
 use calls::Calls;
 pub use clock::{Clock, Monotonic};
-pub use statistics::{mean_half_width, median_interval};
+pub use pulse::Pulse;
+pub use statistics::{Confidence, Interval, mean_half_width, median_interval};
 pub use stop::{Spent, StopRule, Verdict};
 
 /// Something that can be called again and again.
@@ -26,6 +27,22 @@ pub trait Workload {
 
     /// One call. When it returns, the work is done.
     fn call(&mut self) -> Result<(), Failure>;
+
+    /// From now on inputs hold values as in networks, where those decide how long a call takes.
+    fn use_likely_values(&mut self) -> Result<(), Failure> {
+        Ok(())
+    }
+
+    /// Bytes that every call reads anew: a layer's parameters.
+    fn weight_bytes(&self) -> usize {
+        0
+    }
+
+    /// Goes to the next of `count` places in memory that hold the same values: where its tensors lie decides a part of a
+    /// call's time, and is chance. Not timed.
+    fn next_place(&mut self, _count: usize) -> Result<(), Failure> {
+        Ok(())
+    }
 
     /// Pushes out of the caches what the call before left there, by touching `bytes` of something else. Not timed.
     fn evict(&mut self, scratch: &mut Scratch, bytes: usize) -> Result<(), Failure> {
@@ -46,6 +63,13 @@ pub trait Workload {
             without_core: took.saturating_sub(busy),
             launch: None,
         })
+    }
+
+    /// One call that tells when each of its steps is done, by the step's number: a network's are its nodes, a layer has one.
+    fn call_in_steps(&mut self, done: &mut dyn FnMut(usize)) -> Result<(), Failure> {
+        self.call()?;
+        done(0);
+        Ok(())
     }
 
     /// Begins a call, which may still go on when this returns.
@@ -97,6 +121,12 @@ pub enum Failure {
 struct Procedure {
     /// Bytes walked over before each call, to push out what the call before left in the caches.
     walked_bytes: usize,
+    /// Whether the walk is as long as the weights where they are more: a network is larger than any of its layers.
+    walks_weights: bool,
+    /// Whether inputs hold values as in networks, rather than normal ones, where that matters.
+    has_likely_values: bool,
+    /// Places in memory that calls take turns at.
+    places: usize,
     /// Calls before the first timed one: the first builds the library's own caches of kernels. Fewer, but one, once the
     /// time is spent.
     warmup: u32,
@@ -108,6 +138,9 @@ fn procedure(recipe: Recipe) -> Procedure {
     match recipe {
         Recipe::LayerInNetwork1 => Procedure {
             walked_bytes: cache::NETWORK_BYTES,
+            walks_weights: false,
+            has_likely_values: false,
+            places: 1,
             warmup: 2,
             stop: StopRule {
                 repetitions_min: 7,
@@ -121,6 +154,9 @@ fn procedure(recipe: Recipe) -> Procedure {
         // are off by ten times that: the time is better spent on more layers.
         Recipe::LayerInNetwork2 => Procedure {
             walked_bytes: cache::NETWORK_BYTES,
+            walks_weights: false,
+            has_likely_values: false,
+            places: 1,
             warmup: 2,
             stop: StopRule {
                 repetitions_min: 7,
@@ -130,8 +166,17 @@ fn procedure(recipe: Recipe) -> Procedure {
                 spent_max: Duration::from_secs(1),
             },
         },
+        Recipe::LayerInNetwork3 => Procedure {
+            walks_weights: true,
+            has_likely_values: true,
+            places: 2,
+            ..self::procedure(Recipe::LayerInNetwork2)
+        },
         Recipe::WholeNetwork1 => Procedure {
             walked_bytes: 0,
+            walks_weights: false,
+            has_likely_values: false,
+            places: 1,
             warmup: 3,
             stop: StopRule {
                 repetitions_min: 9,
@@ -143,6 +188,9 @@ fn procedure(recipe: Recipe) -> Procedure {
         },
         Recipe::WholeNetwork2 => Procedure {
             walked_bytes: 0,
+            walks_weights: false,
+            has_likely_values: false,
+            places: 1,
             warmup: 3,
             stop: StopRule {
                 repetitions_min: 9,
@@ -155,15 +203,40 @@ fn procedure(recipe: Recipe) -> Procedure {
     }
 }
 
-/// Measures one call of `workload` by `recipe`. `stopping` is looked at between calls.
+/// The canary's figure: the median of warm calls, in ms. It is to tell of the device, so nothing is done to its caches.
+pub fn measure_canary(
+    workload: &mut dyn Workload,
+    scratch: &mut Scratch,
+    clock: &dyn Clock,
+    pulse: &Pulse,
+) -> Result<f64, Failure> {
+    let procedure = Procedure {
+        walked_bytes: 0,
+        walks_weights: false,
+        has_likely_values: false,
+        places: 1,
+        warmup: 10,
+        stop: StopRule {
+            repetitions_min: 25,
+            repetitions_max: 100,
+            half_width: 0.003,
+            timed_max: Duration::from_millis(300),
+            spent_max: Duration::from_secs(2),
+        },
+    };
+    let found = measure_by(&procedure, workload, scratch, clock, pulse)?;
+    Ok(found.runtime.median_ms)
+}
+
+/// Measures one call of `workload` by `recipe`. `pulse` is felt between calls.
 pub fn measure(
     recipe: Recipe,
     workload: &mut dyn Workload,
     scratch: &mut Scratch,
     clock: &dyn Clock,
-    stopping: &AtomicBool,
+    pulse: &Pulse,
 ) -> Result<Runtime, Failure> {
-    measure_with_launch(recipe, workload, scratch, clock, stopping).map(|found| found.runtime)
+    measure_with_launch(recipe, workload, scratch, clock, pulse).map(|found| found.runtime)
 }
 
 /// As [`measure`], with the host's part of a call beside it.
@@ -172,27 +245,41 @@ pub fn measure_with_launch(
     workload: &mut dyn Workload,
     scratch: &mut Scratch,
     clock: &dyn Clock,
-    stopping: &AtomicBool,
+    pulse: &Pulse,
 ) -> Result<Measured, Failure> {
-    let procedure = procedure(recipe);
+    measure_by(&procedure(recipe), workload, scratch, clock, pulse)
+}
+
+fn measure_by(
+    procedure: &Procedure,
+    workload: &mut dyn Workload,
+    scratch: &mut Scratch,
+    clock: &dyn Clock,
+    pulse: &Pulse,
+) -> Result<Measured, Failure> {
     let began = clock.now();
     let spent = || clock.now().saturating_sub(began);
     let mut warmup = 0;
+    if procedure.has_likely_values {
+        workload.use_likely_values()?;
+    }
     while warmup == 0 || (warmup < procedure.warmup && spent() < procedure.stop.spent_max) {
-        if stopping.load(Ordering::Relaxed) {
-            return Err(Failure::Interrupted);
-        }
+        pulse.beat()?;
+        workload.next_place(procedure.places)?;
         workload.write_inputs()?;
         workload.call()?;
         warmup += 1;
     }
+    let walked_bytes = match procedure.walks_weights {
+        true => procedure.walked_bytes.max(workload.weight_bytes()),
+        false => procedure.walked_bytes,
+    };
     let mut calls = Calls::default();
     let mut launches_ms = Vec::new();
     loop {
-        if stopping.load(Ordering::Relaxed) {
-            return Err(Failure::Interrupted);
-        }
-        workload.evict(scratch, procedure.walked_bytes)?;
+        pulse.beat()?;
+        workload.next_place(procedure.places)?;
+        workload.evict(scratch, walked_bytes)?;
         workload.write_inputs()?;
         let timed = workload.timed_call(clock)?;
         calls.push(timed.took, timed.without_core);
@@ -202,7 +289,7 @@ pub fn measure_with_launch(
         }
     }
     let (samples_ms, disturbed) = calls.into_samples(&procedure.stop);
-    let interval = median_interval(&samples_ms);
+    let interval = median_interval(&samples_ms, Confidence::P95);
     if interval.median <= 0.0 {
         return Err(Failure::Failed(
             "a call took no time: the clock is too coarse".to_owned(),
@@ -223,7 +310,8 @@ pub fn measure_with_launch(
     };
     Ok(Measured {
         runtime,
-        launch_ms: (!launches_ms.is_empty()).then(|| median_interval(&launches_ms).median),
+        launch_ms: (!launches_ms.is_empty())
+            .then(|| median_interval(&launches_ms, Confidence::P95).median),
     })
 }
 
@@ -302,13 +390,11 @@ mod tests {
             written: 0,
         };
         let mut scratch = Scratch::new(1 << 16);
-        let found = measure(
-            recipe,
-            &mut device,
-            &mut scratch,
-            &clock,
-            &AtomicBool::new(stopping),
-        );
+        let pulse = Pulse::default();
+        if stopping {
+            pulse.stop();
+        }
+        let found = measure(recipe, &mut device, &mut scratch, &clock, &pulse);
         (found, device.written)
     }
 
@@ -358,6 +444,68 @@ mod tests {
         let runtime = play(calls, false).0.expect("a figure all the same");
         assert_eq!((runtime.repetitions, runtime.disturbed), (60, 60));
         assert!(runtime.median_ms > 1.7);
+    }
+
+    /// A device that notes what is done before each call.
+    #[derive(Default)]
+    struct Noting {
+        clock: Played,
+        weight_bytes: usize,
+        walks: Vec<usize>,
+        places: Vec<usize>,
+        is_likely: bool,
+    }
+
+    impl Workload for Noting {
+        fn write_inputs(&mut self) -> Result<(), Failure> {
+            Ok(())
+        }
+        fn call(&mut self) -> Result<(), Failure> {
+            self.clock.pass(Duration::from_millis(1), Duration::ZERO);
+            Ok(())
+        }
+        fn use_likely_values(&mut self) -> Result<(), Failure> {
+            self.is_likely = true;
+            Ok(())
+        }
+        fn weight_bytes(&self) -> usize {
+            self.weight_bytes
+        }
+        fn next_place(&mut self, count: usize) -> Result<(), Failure> {
+            self.places.push(count);
+            Ok(())
+        }
+        fn evict(&mut self, _scratch: &mut Scratch, bytes: usize) -> Result<(), Failure> {
+            self.walks.push(bytes);
+            Ok(())
+        }
+    }
+
+    /// What the versions of the layer's recipe do differently before a call.
+    #[test]
+    fn each_version_makes_the_state_that_it_says() {
+        let noted = |recipe, weight_bytes| {
+            let clock = Played::default();
+            let mut device = Noting {
+                clock: clock.clone(),
+                weight_bytes,
+                ..Noting::default()
+            };
+            let mut scratch = Scratch::new(64);
+            measure(recipe, &mut device, &mut scratch, &clock, &Pulse::default()).expect("steady");
+            assert_eq!((device.walks.len(), device.places.len()), (7, 9));
+            (device.walks[0], device.places[0], device.is_likely)
+        };
+        let (small, large) = (1 << 10, 100 << 20);
+        for weights in [small, large] {
+            let second = noted(Recipe::LayerInNetwork2, weights);
+            assert_eq!(second, (cache::NETWORK_BYTES, 1, false));
+        }
+        assert_eq!(
+            noted(Recipe::LayerInNetwork3, small),
+            (cache::NETWORK_BYTES, 2, true)
+        );
+        assert_eq!(noted(Recipe::LayerInNetwork3, large), (large, 2, true));
     }
 
     /// What is prepared counts too: a layer whose inputs take long to write, a network whose calls do.

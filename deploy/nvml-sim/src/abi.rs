@@ -129,11 +129,11 @@ fn follow_processor_time() {
             for board in &mut sim.boards {
                 if let PowerSource::ProcessorTime { busy_w } = board.script.power {
                     let idle_w = board.script.idle_w;
-                    // What was used in the last look is drawn from its beginning on.
-                    board.history.push(
-                        (now - wall).max(0.0),
-                        idle_w + (busy_w - idle_w) * use_share,
-                    );
+                    // What was used in the last look is drawn in the next one: what was told stands, and no counter
+                    // ever goes back.
+                    board
+                        .history
+                        .push(now, idle_w + (busy_w - idle_w) * use_share);
                 }
             }
         }

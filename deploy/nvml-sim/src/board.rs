@@ -88,7 +88,13 @@ impl Board {
             .iter()
             .filter(|event| event.what == Happening::CounterReset && event.from_s <= now);
         let loaded = resets.map(|event| event.from_s).fold(0.0, f64::max);
-        let renewed = last_update(update_s, now).max(loaded);
+        let stuck = self.script.events.iter().filter(|event| {
+            event.what == Happening::CounterStuck
+                && event.from_s <= now
+                && event.to_s.is_none_or(|to_s| now < to_s)
+        });
+        let moved = stuck.map(|event| event.from_s).fold(now, f64::min);
+        let renewed = last_update(update_s, moved).max(loaded);
         let joules = self.history.energy(renewed) - self.history.energy(loaded);
         Ok((joules * gain * self.script.gain * 1e3) as u64)
     }

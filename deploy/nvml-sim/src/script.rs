@@ -111,6 +111,8 @@ pub enum Happening {
     Vgpu,
     /// The driver is loaded anew: the energy counter begins at zero (at `from_s`; the end means nothing).
     CounterReset,
+    /// The energy counter stands still.
+    CounterStuck,
     /// It has fallen off the bus: every call fails.
     Lost,
 }

@@ -49,7 +49,7 @@ pub fn build(name: &str, batch: Option<u64>, dtype: Dtype) -> Result<Network, Ne
 
 const IMAGENET: [u64; 3] = [3, 224, 224];
 
-static ALL: [Builtin; 15] = [
+static ALL: [Builtin; 22] = [
     Builtin {
         name: "neuralpower/alexnet",
         description: "AlexNet v2 as NeuralPower measured it: convolutions, pools and dropout alone",
@@ -154,5 +154,54 @@ static ALL: [Builtin; 15] = [
         default_batch: 1,
         input: IMAGENET,
         steps: torchvision::vit_b_16,
+    },
+    Builtin {
+        name: "resnet34",
+        description: "ResNet-34, 21.8 M parameters",
+        default_batch: 1,
+        input: IMAGENET,
+        steps: torchvision::resnet34,
+    },
+    Builtin {
+        name: "resnet101",
+        description: "ResNet-101 (v1.5), 44.5 M parameters",
+        default_batch: 1,
+        input: IMAGENET,
+        steps: torchvision::resnet101,
+    },
+    Builtin {
+        name: "resnext50_32x4d",
+        description: "ResNeXt-50: bottlenecks of 32 groups, 25.0 M parameters",
+        default_batch: 1,
+        input: IMAGENET,
+        steps: torchvision::resnext50_32x4d,
+    },
+    Builtin {
+        name: "mnasnet1_0",
+        description: "MNASNet: depthwise convolutions of 3 and 5, 4.4 M parameters",
+        default_batch: 1,
+        input: IMAGENET,
+        steps: torchvision::mnasnet1_0,
+    },
+    Builtin {
+        name: "densenet169",
+        description: "DenseNet-169, 14.1 M parameters",
+        default_batch: 1,
+        input: IMAGENET,
+        steps: torchvision::densenet169,
+    },
+    Builtin {
+        name: "squeezenet1_0",
+        description: "SqueezeNet 1.0, 1.2 M parameters",
+        default_batch: 1,
+        input: IMAGENET,
+        steps: torchvision::squeezenet1_0,
+    },
+    Builtin {
+        name: "vgg11",
+        description: "VGG-11 without batch normalisation, 132.9 M parameters",
+        default_batch: 1,
+        input: IMAGENET,
+        steps: torchvision::vgg11,
     },
 ];

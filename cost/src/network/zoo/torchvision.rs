@@ -66,6 +66,10 @@ pub(super) fn alexnet(net: &mut NetworkBuilder) {
     });
 }
 
+pub(super) fn vgg11(net: &mut NetworkBuilder) {
+    vgg(net, [(64, 1), (128, 1), (256, 2), (512, 2), (512, 2)]);
+}
+
 pub(super) fn vgg16(net: &mut NetworkBuilder) {
     vgg(net, [(64, 2), (128, 2), (256, 3), (512, 3), (512, 3)]);
 }
@@ -99,14 +103,26 @@ fn vgg(net: &mut NetworkBuilder, stages: [(u64, u64); 5]) {
     });
 }
 
-// ResNet.
+// ResNet and ResNeXt.
 
 pub(super) fn resnet18(net: &mut NetworkBuilder) {
     resnet(net, [2, 2, 2, 2], basic_block);
 }
 
+pub(super) fn resnet34(net: &mut NetworkBuilder) {
+    resnet(net, [3, 4, 6, 3], basic_block);
+}
+
 pub(super) fn resnet50(net: &mut NetworkBuilder) {
     resnet(net, [3, 4, 6, 3], bottleneck);
+}
+
+pub(super) fn resnet101(net: &mut NetworkBuilder) {
+    resnet(net, [3, 4, 23, 3], bottleneck);
+}
+
+pub(super) fn resnext50_32x4d(net: &mut NetworkBuilder) {
+    resnet(net, [3, 4, 6, 3], grouped_bottleneck);
 }
 
 fn resnet(
@@ -146,12 +162,27 @@ fn basic_block(net: &mut NetworkBuilder, input: Tensor, width: u64, stride: u64)
 
 /// The stride is at the 3 x 3 convolution: torchvision's ("v1.5"), not the paper's.
 fn bottleneck(net: &mut NetworkBuilder, input: Tensor, width: u64, stride: u64) -> Tensor {
+    narrowed(net, input, 4 * width, (width, 1), stride)
+}
+
+/// 32 groups of 4 channels where the first stage's width is 64.
+fn grouped_bottleneck(net: &mut NetworkBuilder, input: Tensor, width: u64, stride: u64) -> Tensor {
+    narrowed(net, input, 4 * width, (2 * width, 32), stride)
+}
+
+fn narrowed(
+    net: &mut NetworkBuilder,
+    input: Tensor,
+    out: u64,
+    (width, groups): (u64, u64),
+    stride: u64,
+) -> Tensor {
     let x = conv_bn(net, ["conv1", "bn1"], input, width, (1, 1, 0), 1);
     let x = net.relu("relu1", x);
-    let x = conv_bn(net, ["conv2", "bn2"], x, width, (3, stride, 1), 1);
+    let x = conv_bn(net, ["conv2", "bn2"], x, width, (3, stride, 1), groups);
     let x = net.relu("relu2", x);
-    let x = conv_bn(net, ["conv3", "bn3"], x, 4 * width, (1, 1, 0), 1);
-    let identity = downsample(net, input, 4 * width, stride);
+    let x = conv_bn(net, ["conv3", "bn3"], x, out, (1, 1, 0), 1);
+    let identity = downsample(net, input, out, stride);
     let x = net.add("add", x, identity);
     net.relu("relu3", x)
 }
@@ -241,15 +272,81 @@ fn conv_bn_relu6(
     })
 }
 
+// MNASNet.
+
+pub(super) fn mnasnet1_0(net: &mut NetworkBuilder) {
+    // Output channels, kernel, stride of the first, expansion, blocks: torchvision's for a depth of 1.
+    let stacks = [
+        (24, 3, 2, 3, 3),
+        (40, 5, 2, 3, 3),
+        (80, 5, 2, 6, 3),
+        (96, 3, 1, 6, 2),
+        (192, 5, 2, 6, 4),
+        (320, 3, 1, 6, 1),
+    ];
+    let x = net.input();
+    let x = net.scoped("layers", |net| {
+        let x = conv_bn(net, ["0", "1"], x, 32, (3, 2, 1), 1);
+        let x = net.relu("2", x);
+        let x = conv_bn(net, ["3", "4"], x, 32, (3, 1, 1), 32);
+        let x = net.relu("5", x);
+        let mut x = conv_bn(net, ["6", "7"], x, 16, (1, 1, 0), 1);
+        for (number, (out, kernel, stride, expansion, blocks)) in (8..).zip(stacks) {
+            for block in 0..blocks {
+                let stride = if block == 0 { stride } else { 1 };
+                x = net.scoped(&format!("{number}.{block}"), |net| {
+                    mnas_block(net, x, expansion, out, (kernel, stride))
+                });
+            }
+        }
+        let x = conv_bn(net, ["14", "15"], x, 1280, (1, 1, 0), 1);
+        net.relu("16", x)
+    });
+    let x = pooled(net, x);
+    let x = dropout(net, "classifier.0", x);
+    net.linear("classifier.1", x, CLASSES, true);
+}
+
+fn mnas_block(
+    net: &mut NetworkBuilder,
+    input: Tensor,
+    expansion: u64,
+    out: u64,
+    (kernel, stride): (u64, u64),
+) -> Tensor {
+    let hidden = channels(net, input) * expansion;
+    let x = net.scoped("layers", |net| {
+        let x = conv_bn(net, ["0", "1"], input, hidden, (1, 1, 0), 1);
+        let x = net.relu("2", x);
+        let middle = (kernel, stride, kernel / 2);
+        let x = conv_bn(net, ["3", "4"], x, hidden, middle, hidden);
+        let x = net.relu("5", x);
+        conv_bn(net, ["6", "7"], x, out, (1, 1, 0), 1)
+    });
+    match stride == 1 && channels(net, input) == out {
+        true => net.add("add", x, input),
+        false => x,
+    }
+}
+
 // DenseNet.
 
 pub(super) fn densenet121(net: &mut NetworkBuilder) {
+    densenet(net, [6, 12, 24, 16]);
+}
+
+pub(super) fn densenet169(net: &mut NetworkBuilder) {
+    densenet(net, [6, 12, 32, 32]);
+}
+
+/// `blocks`: the layers of each dense block.
+fn densenet(net: &mut NetworkBuilder, blocks: [u64; 4]) {
     let x = net.input();
     let x = net.scoped("features", |net| {
         let x = conv_bn(net, ["conv0", "norm0"], x, 64, (7, 2, 3), 1);
         let x = net.relu("relu0", x);
         let mut x = net.max_pool2d("pool0", x, window(3, 2, 1), false);
-        for (block, layers) in [(1, 6), (2, 12), (3, 24), (4, 16)] {
+        for (block, layers) in (1..).zip(blocks) {
             x = net.scoped(&format!("denseblock{block}"), |net| {
                 dense_block(net, x, layers)
             });
@@ -291,6 +388,26 @@ fn transition(net: &mut NetworkBuilder, x: Tensor) -> Tensor {
 
 // SqueezeNet.
 
+pub(super) fn squeezenet1_0(net: &mut NetworkBuilder) {
+    let x = net.input();
+    let x = net.scoped("features", |net| {
+        let x = net.conv2d("0", x, 96, window(7, 2, 0), 1, true);
+        let x = net.relu("1", x);
+        let x = net.max_pool2d("2", x, window(3, 2, 0), true);
+        let x = fire(net, "3", x, 16, 64);
+        let x = fire(net, "4", x, 16, 64);
+        let x = fire(net, "5", x, 32, 128);
+        let x = net.max_pool2d("6", x, window(3, 2, 0), true);
+        let x = fire(net, "7", x, 32, 128);
+        let x = fire(net, "8", x, 48, 192);
+        let x = fire(net, "9", x, 48, 192);
+        let x = fire(net, "10", x, 64, 256);
+        let x = net.max_pool2d("11", x, window(3, 2, 0), true);
+        fire(net, "12", x, 64, 256)
+    });
+    squeezed_classifier(net, x);
+}
+
 pub(super) fn squeezenet1_1(net: &mut NetworkBuilder) {
     let x = net.input();
     let x = net.scoped("features", |net| {
@@ -308,6 +425,10 @@ pub(super) fn squeezenet1_1(net: &mut NetworkBuilder) {
         let x = fire(net, "11", x, 64, 256);
         fire(net, "12", x, 64, 256)
     });
+    squeezed_classifier(net, x);
+}
+
+fn squeezed_classifier(net: &mut NetworkBuilder, x: Tensor) {
     let x = net.scoped("classifier", |net| {
         let x = dropout(net, "0", x);
         let x = net.conv2d("1", x, CLASSES, window(1, 1, 0), 1, true);

@@ -1,147 +1,159 @@
-//! The measuring thread: it has the device to itself, and talks to nobody but the worker.
+//! Everything that measures: executor, recipes, meter, and the device's canary.
 
-use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use wattfarm_cost::measurement::{Board, Conditions, Reading, Recipe, Subject};
+use wattfarm_cost::measurement::{self, Conditions, Reading, Subject};
 
+use super::kept::Kept;
+use super::{Job, Outcome};
+use crate::canary::{Canary, Verdict};
 use crate::executor::{self, Executor};
-use crate::meter::{Found, LockedClock, NoFigure, Session, Void};
-use crate::recipe::{Clock, Failure, Measured, Monotonic, Scratch, measure_with_launch};
+use crate::meter::{Board, Found, LockedClock, NoFigure, Session, Void};
+use crate::recipe::{
+    Clock, Failure, Measured, Monotonic, Pulse, Scratch, measure_canary, measure_with_launch,
+};
 use crate::{VERSION, device};
 
 /// A job of at least this many bytes leaves its memory to others when it is done.
 const RELEASE_BYTES: u64 = 256 << 20;
 
-/// What is to be measured.
-#[derive(Debug, Clone)]
-pub struct Job {
-    /// The job's id, as the coordinator wrote it.
-    pub id: String,
-    /// The lease it is measured under.
-    pub lease: u64,
-    /// The layer or network.
-    pub subject: Subject,
-    /// How.
-    pub recipe: Recipe,
-    /// Whether its power is wanted too.
-    pub want_power: bool,
-}
-
-/// What came of a job.
-#[derive(Debug)]
-pub enum Outcome {
-    /// A figure.
-    Measured(Box<Reading>),
-    /// This platform cannot run it.
-    Infeasible(String),
-    /// Something went wrong.
-    Failed(String),
-    /// It was not measured, because the agent stops.
-    Returned,
-}
-
-/// A job that the measuring thread is done with.
-#[derive(Debug)]
-pub struct Result {
-    /// The job.
-    pub job: Job,
-    /// What came of it.
-    pub outcome: Outcome,
-}
-
-/// The device as the measuring thread has it.
+/// The device, ready to be measured.
 pub struct Bench {
     /// Builds what is measured. Made on the measuring thread, because libtorch's settings belong to a thread.
     pub executor: Box<dyn FnOnce() -> Executor + Send>,
-    /// The board's meter, where there is one.
+    /// The board's meter, where there is one and power is wanted.
     pub meter: Option<Session>,
+    /// The board, where there is one.
+    pub board: Option<Arc<Board>>,
+    /// Where the canary's history is kept.
+    pub state: PathBuf,
     /// The share of the layers whose power is measured, picked by their hash so that it is the same ones everywhere.
     pub power_share: f64,
 }
 
-/// Measures jobs until the channel closes. Runs on its own thread, pinned by the caller.
-pub fn measuring_thread(
-    bench: Bench,
-    jobs: &std::sync::mpsc::Receiver<Job>,
-    results: &tokio::sync::mpsc::Sender<Result>,
-    stopping: &AtomicBool,
-) {
-    let mut rig = Rig {
-        executor: (bench.executor)(),
-        meter: bench.meter,
-        power_share: bench.power_share,
-        scratch: Scratch::for_recipes(),
-        clock: Monotonic::start(),
-        host: device::host(),
-    };
-    rig.learn(stopping);
-    while let Ok(job) = jobs.recv() {
-        // A panic in here would be ours or the binding's: the job has failed, the agent goes on.
-        let ran = catch_unwind(AssertUnwindSafe(|| rig.run(&job, stopping)));
-        let outcome = match ran
-            .unwrap_or_else(|_| Err(Failure::Failed("the executor panicked".to_owned())))
-        {
+/// Everything that the measuring thread measures with.
+pub(super) struct Rig {
+    executor: Executor,
+    meter: Option<Session>,
+    board: Option<Arc<Board>>,
+    power_share: f64,
+    scratch: Scratch,
+    clock: Monotonic,
+    host: String,
+    canary: Canary,
+    kept: Kept,
+}
+
+impl Rig {
+    /// To be called on the measuring thread.
+    pub(super) fn new(bench: Bench) -> Self {
+        let subject = Subject::Layer(executor::canary_layer());
+        let kept = Kept::in_folder(&bench.state, subject.hash());
+        Self {
+            executor: (bench.executor)(),
+            meter: bench.meter,
+            board: bench.board,
+            power_share: bench.power_share,
+            scratch: Scratch::for_recipes(),
+            clock: Monotonic::start(),
+            host: device::host(),
+            canary: Canary::new(kept.read()),
+            kept,
+        }
+    }
+
+    /// Measures a job.
+    pub(super) fn measure(&mut self, job: &Job, pulse: &Pulse) -> Outcome {
+        let outcome = match self.run(job, pulse) {
             Ok(reading) => Outcome::Measured(Box::new(reading)),
             Err(Failure::Infeasible(reason)) => Outcome::Infeasible(reason),
             Err(Failure::Failed(reason)) => Outcome::Failed(reason),
             Err(Failure::Interrupted) => Outcome::Returned,
         };
-        if bytes(&job.subject) >= RELEASE_BYTES {
-            rig.executor.release_memory();
+        self.canary.count_job();
+        if matches!(outcome, Outcome::Returned) || bytes(&job.subject) >= RELEASE_BYTES {
+            self.executor.release_memory();
         }
-        if results.blocking_send(Result { job, outcome }).is_err() {
-            return;
-        }
+        outcome
     }
-}
 
-/// Everything that the measuring thread measures with.
-struct Rig {
-    executor: Executor,
-    meter: Option<Session>,
-    power_share: f64,
-    scratch: Scratch,
-    clock: Monotonic,
-    host: String,
-}
+    /// Measures the canary as often as its rule wants it. `None`: it was not due, or could not be measured to an end.
+    /// Otherwise all is well, or the reason why the device is not itself.
+    pub(super) fn look_at_canary(&mut self, pulse: &Pulse) -> Option<Option<String>> {
+        let mut found = None;
+        while self.canary.is_due(self.clock.now()) {
+            let median_ms = match self.canary_ms(pulse) {
+                Ok(median_ms) => median_ms,
+                Err(error) => {
+                    if error != Failure::Interrupted {
+                        tracing::warn!(%error, "the canary could not be measured");
+                    }
+                    return None;
+                }
+            };
+            let verdict = self.canary.judge(median_ms, self.clock.now());
+            self.kept.write(self.canary.history());
+            match verdict {
+                Verdict::Good => {
+                    tracing::debug!(median_ms, "the canary is well");
+                    found = Some(None);
+                }
+                Verdict::Again => tracing::info!(median_ms, "the canary is off: once more"),
+                Verdict::Bad(because) => {
+                    tracing::error!("this device is not itself: {because}");
+                    return Some(Some(because));
+                }
+            }
+        }
+        found
+    }
 
-impl Rig {
+    fn canary_ms(&mut self, pulse: &Pulse) -> std::result::Result<f64, Failure> {
+        self.wait_until_alone(pulse)?;
+        let subject = Subject::Layer(executor::canary_layer());
+        let mut workload = self.executor.build(&subject)?;
+        let _held = self.meter.as_ref().and_then(Session::hold_clock);
+        measure_canary(workload.as_mut(), &mut self.scratch, &self.clock, pulse)
+    }
+
     /// Probes the sensors, unless they are known. A board whose sensors could not be learnt is measured without power.
-    fn learn(&mut self, stopping: &AtomicBool) {
+    pub(super) fn learn(&mut self, pulse: &Pulse) {
         let Some(meter) = &mut self.meter else {
             return;
         };
         let learnt = (self.executor.build(&executor::probe_load()))
             .map_err(NoFigure::from)
-            .and_then(|mut load| meter.learn(load.as_mut(), stopping));
+            .and_then(|mut load| meter.learn(load.as_mut(), pulse));
         if let Err(error) = learnt {
             tracing::warn!(%error, "the board's sensors could not be probed: no power");
         }
     }
 
+    fn company(&self) -> Option<u32> {
+        self.board.as_ref().and_then(|board| board.company())
+    }
+
     /// Waits while somebody else uses the board. Our memory on it goes back meanwhile.
-    fn wait_until_alone(&self, stopping: &AtomicBool) -> std::result::Result<(), Failure> {
-        let company = || self.meter.as_ref().and_then(Session::company);
-        if let Some(process) = company() {
-            tracing::info!(process, "the board is somebody else's: waiting");
-            self.executor.release_memory();
-        }
-        while company().is_some() {
-            if stopping.load(Ordering::Relaxed) {
-                return Err(Failure::Interrupted);
-            }
+    fn wait_until_alone(&self, pulse: &Pulse) -> std::result::Result<(), Failure> {
+        let Some(process) = self.company() else {
+            return Ok(());
+        };
+        tracing::info!(process, "the board is somebody else's: waiting");
+        self.executor.release_memory();
+        while self.company().is_some() {
+            pulse.rest()?;
             std::thread::sleep(COMPANY_PAUSE);
         }
+        // Whoever watches the board may not have seen yet that they have gone.
+        pulse.want_elsewhere(false);
         Ok(())
     }
 
-    fn run(&mut self, job: &Job, stopping: &AtomicBool) -> std::result::Result<Reading, Failure> {
-        if stopping.load(Ordering::Relaxed) {
-            return Err(Failure::Interrupted);
-        }
-        self.wait_until_alone(stopping)?;
+    fn run(&mut self, job: &Job, pulse: &Pulse) -> std::result::Result<Reading, Failure> {
+        self.wait_until_alone(pulse)?;
+        pulse.beat()?;
         let started = Instant::now();
         let mut workload = self.executor.build(&job.subject)?;
         let built = self.clock.now();
@@ -153,6 +165,7 @@ impl Rig {
         };
         let Self {
             meter,
+            board: shared,
             scratch,
             clock,
             ..
@@ -161,19 +174,19 @@ impl Rig {
         // The clock goes back when this job is done, whatever becomes of it.
         let held = meter.and_then(Session::hold_clock);
         let Measured { runtime, launch_ms } =
-            measure_with_launch(job.recipe, workload.as_mut(), scratch, clock, stopping)?;
+            measure_with_launch(job.recipe, workload.as_mut(), scratch, clock, pulse)?;
         let mut power = None;
         if let Some(meter) = meter {
             let description = meter.description();
             conditions.driver = Some(description.driver.clone());
-            let mut board = Board {
+            let mut board = measurement::Board {
                 uuid: description.uuid.clone(),
                 launch_ms,
-                ..Board::default()
+                ..measurement::Board::default()
             };
             let locked_mhz = held.as_ref().map(LockedClock::mhz);
             let found = match wants_power {
-                true => meter.measure(workload.as_mut(), locked_mhz, stopping)?,
+                true => meter.measure(workload.as_mut(), locked_mhz, pulse)?,
                 false => None,
             };
             match found {
@@ -188,7 +201,7 @@ impl Rig {
             conditions.board = Some(board);
         }
         drop(held);
-        if let Some(process) = meter.and_then(Session::company) {
+        if let Some(process) = shared.as_ref().and_then(|board| board.company()) {
             tracing::info!(
                 process,
                 "somebody else has come onto the board: the job is measured again"
@@ -218,7 +231,7 @@ impl Rig {
 }
 
 /// How often a board that somebody else uses is looked at again.
-const COMPANY_PAUSE: Duration = Duration::from_secs(2);
+const COMPANY_PAUSE: Duration = Duration::from_millis(500);
 
 /// Whether a subject is among those whose power is measured: networks always are.
 fn is_picked(subject: &Subject, share: f64) -> bool {

@@ -1,0 +1,313 @@
+//! Is this device still the one that it was? One layer that never changes, measured now and then: the rule that says when,
+//! and what its figure means. Pure; the measuring thread does what it says.
+
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+/// It is measured after so many jobs ...
+pub const JOBS: u32 = 50;
+
+/// ... or after so long, whichever comes first.
+pub const EVERY: Duration = Duration::from_secs(15 * 60);
+
+/// Repeats that a new device begins with: what it is judged against from then on.
+const REFERENCES: usize = 8;
+
+/// Later good figures that are kept: what the device scatters by.
+const KEPT: usize = 64;
+
+/// A difference below this is none, however steady the device is.
+const TOLERANCE_MIN: f64 = 0.03;
+
+/// A difference of so many standard deviations of the device's own repeats is none either.
+const DEVIATIONS: f64 = 4.0;
+
+/// What a device's canary took so far, in ms. Kept on disk.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct History {
+    /// The first repeats: the level. It never moves, so that a device that slows down by and by is found out too.
+    references_ms: Vec<f64>,
+    /// The last good ones: the scatter.
+    good_ms: Vec<f64>,
+}
+
+/// What a figure of the canary means.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Verdict {
+    /// The device is itself.
+    Good,
+    /// It is not, or this one figure is wrong: once more.
+    Again,
+    /// It is not: the reason, for the operator.
+    Bad(String),
+}
+
+/// One device's canary.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Canary {
+    history: History,
+    /// Since the last good one. `None`: not once since the agent started.
+    since: Option<Since>,
+    /// Whether the figure before this one was beyond the tolerance.
+    is_doubted: bool,
+}
+
+/// What was done since a moment.
+#[derive(Debug, Clone, Copy, PartialEq)]
+struct Since {
+    at: Duration,
+    jobs: u32,
+}
+
+impl Canary {
+    /// Goes on with what an earlier run left.
+    pub fn new(history: History) -> Self {
+        Self {
+            history,
+            since: None,
+            is_doubted: false,
+        }
+    }
+
+    /// What is worth keeping.
+    pub fn history(&self) -> &History {
+        &self.history
+    }
+
+    /// A job has been measured.
+    pub fn count_job(&mut self) {
+        if let Some(since) = &mut self.since {
+            since.jobs += 1;
+        }
+    }
+
+    /// Whether the canary is to be measured before the next job. A device without references is, until it has them.
+    pub fn is_due(&self, now: Duration) -> bool {
+        self.history.references_ms.len() < REFERENCES
+            || self
+                .since
+                .is_none_or(|since| since.jobs >= JOBS || now.saturating_sub(since.at) >= EVERY)
+    }
+
+    /// What the device may differ by, as a share: the larger of 3 % and four standard deviations of its own repeats.
+    pub fn tolerance(&self) -> f64 {
+        (DEVIATIONS * deviation(&self.history.good_ms)).max(TOLERANCE_MIN)
+    }
+
+    /// Takes a figure, in ms, measured at `now`.
+    pub fn judge(&mut self, median_ms: f64, now: Duration) -> Verdict {
+        if self.history.references_ms.len() < REFERENCES {
+            self.history.references_ms.push(median_ms);
+            self.keep(median_ms, now);
+            return Verdict::Good;
+        }
+        let level_ms = median(&self.history.references_ms);
+        let difference = median_ms / level_ms - 1.0;
+        let tolerance = self.tolerance();
+        if difference.abs() <= tolerance {
+            self.keep(median_ms, now);
+            return Verdict::Good;
+        }
+        if !self.is_doubted {
+            self.is_doubted = true;
+            return Verdict::Again;
+        }
+        self.is_doubted = false;
+        self.since = None;
+        Verdict::Bad(format!(
+            "its canary took {median_ms:.4} ms, twice beyond {:.1} % of the {level_ms:.4} ms that it is known by ({:+.1} %)",
+            tolerance * 100.0,
+            difference * 100.0
+        ))
+    }
+
+    fn keep(&mut self, median_ms: f64, now: Duration) {
+        let good_ms = &mut self.history.good_ms;
+        good_ms.push(median_ms);
+        let surplus = good_ms.len().saturating_sub(KEPT);
+        good_ms.drain(..surplus);
+        self.is_doubted = false;
+        self.since = Some(Since { at: now, jobs: 0 });
+    }
+}
+
+fn median(values: &[f64]) -> f64 {
+    let mut sorted = values.to_vec();
+    sorted.sort_by(f64::total_cmp);
+    let middle = sorted.len() / 2;
+    match sorted.len() % 2 {
+        1 => sorted[middle],
+        _ => f64::midpoint(sorted[middle - 1], sorted[middle]),
+    }
+}
+
+/// The standard deviation relative to the mean; 0 for fewer than two.
+fn deviation(values: &[f64]) -> f64 {
+    let count = values.len() as f64;
+    if values.len() < 2 {
+        return 0.0;
+    }
+    let mean = values.iter().sum::<f64>() / count;
+    let squares: f64 = values.iter().map(|value| (value - mean).powi(2)).sum();
+    (squares / (count - 1.0)).sqrt() / mean
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use rand::SeedableRng as _;
+    use rand::rngs::StdRng;
+
+    use super::*;
+
+    const MINUTE: Duration = Duration::from_secs(60);
+
+    /// A device that scatters by `sigma` (the sum of twelve uniform numbers, less six, is nearly normal).
+    struct Device {
+        random: StdRng,
+        sigma: f64,
+        level_ms: f64,
+        now: Duration,
+        canary: Canary,
+    }
+
+    impl Device {
+        fn new(seed: u64, sigma: f64) -> Self {
+            Self {
+                random: StdRng::seed_from_u64(seed),
+                sigma,
+                level_ms: 2.0,
+                now: Duration::ZERO,
+                canary: Canary::new(History::default()),
+            }
+        }
+
+        fn figure(&mut self) -> f64 {
+            let sum: f64 = (0..12).map(|_| self.random.random_range(0.0..1.0)).sum();
+            self.level_ms * (1.0 + self.sigma * (sum - 6.0))
+        }
+
+        /// Measures the canary for as long as it is due. The verdict that ended it.
+        fn look(&mut self) -> Verdict {
+            let mut last = Verdict::Good;
+            while self.canary.is_due(self.now) {
+                let figure = self.figure();
+                last = self.canary.judge(figure, self.now);
+                if matches!(last, Verdict::Bad(_)) {
+                    break;
+                }
+            }
+            last
+        }
+
+        /// An hour of jobs of 20 s each. Whether the device was found bad.
+        fn hour(&mut self) -> bool {
+            (0..180).any(|_| {
+                self.now += MINUTE / 3;
+                self.canary.count_job();
+                matches!(self.look(), Verdict::Bad(_))
+            })
+        }
+    }
+
+    #[test]
+    fn it_is_due_after_fifty_jobs_or_a_quarter_of_an_hour() {
+        let mut device = Device::new(1, 0.0);
+        assert!(device.canary.is_due(device.now), "a new device");
+        assert_eq!(device.look(), Verdict::Good);
+        assert_eq!(device.canary.history().references_ms.len(), REFERENCES);
+        assert!(!device.canary.is_due(device.now + EVERY - MINUTE));
+        assert!(device.canary.is_due(device.now + EVERY));
+        for _ in 0..JOBS {
+            assert!(!device.canary.is_due(device.now));
+            device.canary.count_job();
+        }
+        assert!(device.canary.is_due(device.now));
+        let again = Canary::new(device.canary.history().clone());
+        assert!(again.is_due(device.now), "an agent that has just started");
+    }
+
+    #[test]
+    fn one_figure_that_is_off_is_repeated_and_two_are_the_device() {
+        let mut device = Device::new(1, 0.0);
+        device.look();
+        let mut judge = |ms| device.canary.judge(ms, MINUTE);
+        assert_eq!(judge(2.07), Verdict::Again);
+        assert_eq!(judge(2.0), Verdict::Good);
+        assert_eq!(judge(1.5), Verdict::Again, "faster is as wrong as slower");
+        let Verdict::Bad(because) = judge(1.5) else {
+            panic!("twice in a row")
+        };
+        assert!(
+            because.contains("1.5000 ms") && because.contains("-25.0 %"),
+            "{because}"
+        );
+        assert!(
+            device.canary.is_due(MINUTE),
+            "nothing is trusted until it is good again"
+        );
+    }
+
+    /// A noisy device is allowed its noise, and a steady one is not.
+    #[test]
+    fn the_tolerance_is_the_devices_own() {
+        let mut steady = Device::new(3, 0.002);
+        let mut noisy = Device::new(3, 0.05);
+        steady.look();
+        noisy.look();
+        assert_eq!(steady.canary.tolerance(), TOLERANCE_MIN);
+        assert!((0.1..0.4).contains(&noisy.canary.tolerance()));
+    }
+
+    #[test]
+    fn a_healthy_device_is_left_alone_for_a_week() {
+        for sigma in [0.0, 0.005, 0.02, 0.06] {
+            for seed in 0..4 {
+                let mut device = Device::new(seed, sigma);
+                device.look();
+                assert!((0..168).all(|_| !device.hour()), "{sigma} {seed}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_device_that_slows_down_at_once_or_by_and_by_is_found() {
+        for seed in 0..8 {
+            let mut device = Device::new(seed, 0.005);
+            device.look();
+            assert!(!device.hour());
+            device.level_ms *= 1.05;
+            assert!(device.hour(), "at once");
+
+            let mut device = Device::new(seed, 0.005);
+            device.look();
+            let hours = (0..48).position(|_| {
+                device.level_ms *= 1.002;
+                device.hour()
+            });
+            assert!(
+                hours.is_some_and(|hours| hours < 30),
+                "by and by: {hours:?}"
+            );
+        }
+    }
+
+    proptest! {
+        /// Whatever it is told, it is either good, or bad after being doubted once; what is kept is bounded.
+        #[test]
+        fn any_figures_are_judged(figures in prop::collection::vec(0.1..10.0f64, 1..300)) {
+            let mut canary = Canary::new(History::default());
+            let mut before = Verdict::Good;
+            for figure in figures {
+                let verdict = canary.judge(figure, MINUTE);
+                let was_doubted = before == Verdict::Again;
+                prop_assert!(!matches!(verdict, Verdict::Bad(_)) || was_doubted);
+                prop_assert!(verdict != Verdict::Again || !was_doubted);
+                prop_assert!(canary.history.good_ms.len() <= KEPT);
+                before = verdict;
+            }
+        }
+    }
+}
