@@ -40,7 +40,8 @@ pub struct Agent {
     /// Whether an operator took its rights.
     #[serde(default)]
     pub revoked: bool,
-    /// Why its device is not itself, as its canary said: it gets no jobs until an operator has it go on.
+    /// Why its device is not itself, as its canary said: it gets no jobs until its canary is well again, or an
+    /// operator has it go on.
     #[serde(default)]
     pub quarantined: Option<String>,
     /// The farm's last measurement when its canary was well: nothing vouches for what it measured after that.

@@ -26,14 +26,13 @@ impl Event for ReportCanary {
         let id = farm.authenticate(&self.credential, now)?;
         let agent = farm.agents[&id].clone();
         let Some(because) = self.because else {
-            // Whether a device that was not itself is trusted again, its operator says.
-            if agent.quarantined.is_none() {
-                let good_through = farm.sequence;
-                farm.put_agent(Agent {
-                    good_through,
-                    ..agent
-                });
-            }
+            // A device that is itself again gets jobs again; what was suspect stays so.
+            let good_through = farm.sequence;
+            farm.put_agent(Agent {
+                good_through,
+                quarantined: None,
+                ..agent
+            });
             return Ok(Vec::new());
         };
         let good_through = agent.good_through;
