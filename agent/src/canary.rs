@@ -11,8 +11,19 @@ pub const JOBS: u32 = 50;
 /// ... or after so long, whichever comes first.
 pub const EVERY: Duration = Duration::from_secs(15 * 60);
 
-/// Repeats that a new device begins with: what it is judged against from then on.
+/// Repeats that a new device begins with: what it is judged against from then on ...
 const REFERENCES: usize = 8;
+
+/// ... each after so many jobs: repeats within one second say little of how a device scatters.
+const REFERENCE_JOBS: u32 = 5;
+
+/// So many figures in a row beyond the tolerance are the device, each after a longer pause than the one before: a stranger's
+/// work passes.
+const DOUBTS: u32 = 4;
+
+/// The first of these pauses; each is so many times as long as the one before.
+const PAUSE: Duration = Duration::from_secs(1);
+const PAUSE_GROWTH: u32 = 5;
 
 /// Later good figures that are kept: what the device scatters by.
 const KEPT: usize = 64;
@@ -38,8 +49,8 @@ pub struct History {
 pub enum Verdict {
     /// The device is itself.
     Good,
-    /// It is not, or this one figure is wrong: once more.
-    Again,
+    /// It is not, or this one figure is wrong: once more, after a pause.
+    Again(Duration),
     /// It is not: the reason, for the operator.
     Bad(String),
 }
@@ -50,8 +61,8 @@ pub struct Canary {
     history: History,
     /// Since the last good one. `None`: not once since the agent started.
     since: Option<Since>,
-    /// Whether the figure before this one was beyond the tolerance.
-    is_doubted: bool,
+    /// Figures in a row that were beyond the tolerance.
+    doubts: u32,
 }
 
 /// What was done since a moment.
@@ -67,7 +78,7 @@ impl Canary {
         Self {
             history,
             since: None,
-            is_doubted: false,
+            doubts: 0,
         }
     }
 
@@ -83,12 +94,14 @@ impl Canary {
         }
     }
 
-    /// Whether the canary is to be measured before the next job. A device without references is, until it has them.
+    /// Whether the canary is to be measured before the next job.
     pub fn is_due(&self, now: Duration) -> bool {
-        self.history.references_ms.len() < REFERENCES
-            || self
-                .since
-                .is_none_or(|since| since.jobs >= JOBS || now.saturating_sub(since.at) >= EVERY)
+        let jobs = match self.history.references_ms.len() < REFERENCES {
+            true => REFERENCE_JOBS,
+            false => JOBS,
+        };
+        self.since
+            .is_none_or(|since| since.jobs >= jobs || now.saturating_sub(since.at) >= EVERY)
     }
 
     /// What the device may differ by, as a share: the larger of 3 % and four standard deviations of its own repeats.
@@ -110,14 +123,15 @@ impl Canary {
             self.keep(median_ms, now);
             return Verdict::Good;
         }
-        if !self.is_doubted {
-            self.is_doubted = true;
-            return Verdict::Again;
+        self.doubts += 1;
+        if self.doubts < DOUBTS {
+            return Verdict::Again(PAUSE * PAUSE_GROWTH.pow(self.doubts - 1));
         }
-        self.is_doubted = false;
+        self.doubts = 0;
         self.since = None;
         Verdict::Bad(format!(
-            "its canary took {median_ms:.4} ms, twice beyond {:.1} % of the {level_ms:.4} ms that it is known by ({:+.1} %)",
+            "its canary took {median_ms:.4} ms, beyond {:.1} % of the {level_ms:.4} ms that it is known by, {DOUBTS} times in a \
+             row ({:+.1} %)",
             tolerance * 100.0,
             difference * 100.0
         ))
@@ -128,7 +142,7 @@ impl Canary {
         good_ms.push(median_ms);
         let surplus = good_ms.len().saturating_sub(KEPT);
         good_ms.drain(..surplus);
-        self.is_doubted = false;
+        self.doubts = 0;
         self.since = Some(Since { at: now, jobs: 0 });
     }
 }
@@ -202,6 +216,16 @@ mod tests {
             last
         }
 
+        /// The device's first jobs, until it has its references.
+        fn enrol(&mut self) {
+            while self.canary.history.references_ms.len() < REFERENCES {
+                assert_eq!(self.look(), Verdict::Good);
+                (0..REFERENCE_JOBS).for_each(|_| self.canary.count_job());
+            }
+            let figure = self.figure();
+            self.canary.judge(figure, self.now);
+        }
+
         /// An hour of jobs of 20 s each. Whether the device was found bad.
         fn hour(&mut self) -> bool {
             (0..180).any(|_| {
@@ -216,7 +240,7 @@ mod tests {
     fn it_is_due_after_fifty_jobs_or_a_quarter_of_an_hour() {
         let mut device = Device::new(1, 0.0);
         assert!(device.canary.is_due(device.now), "a new device");
-        assert_eq!(device.look(), Verdict::Good);
+        device.enrol();
         assert_eq!(device.canary.history().references_ms.len(), REFERENCES);
         assert!(!device.canary.is_due(device.now + EVERY - MINUTE));
         assert!(device.canary.is_due(device.now + EVERY));
@@ -230,15 +254,18 @@ mod tests {
     }
 
     #[test]
-    fn one_figure_that_is_off_is_repeated_and_two_are_the_device() {
+    fn one_figure_that_is_off_is_repeated_and_four_are_the_device() {
         let mut device = Device::new(1, 0.0);
-        device.look();
+        device.enrol();
         let mut judge = |ms| device.canary.judge(ms, MINUTE);
-        assert_eq!(judge(2.07), Verdict::Again);
+        let again = |seconds| Verdict::Again(Duration::from_secs(seconds));
+        assert_eq!(judge(2.07), again(1));
         assert_eq!(judge(2.0), Verdict::Good);
-        assert_eq!(judge(1.5), Verdict::Again, "faster is as wrong as slower");
+        for seconds in [1, 5, 25] {
+            assert_eq!(judge(1.5), again(seconds), "faster is as wrong as slower");
+        }
         let Verdict::Bad(because) = judge(1.5) else {
-            panic!("twice in a row")
+            panic!("four times in a row")
         };
         assert!(
             because.contains("1.5000 ms") && because.contains("-25.0 %"),
@@ -255,8 +282,8 @@ mod tests {
     fn the_tolerance_is_the_devices_own() {
         let mut steady = Device::new(3, 0.002);
         let mut noisy = Device::new(3, 0.05);
-        steady.look();
-        noisy.look();
+        steady.enrol();
+        noisy.enrol();
         assert_eq!(steady.canary.tolerance(), TOLERANCE_MIN);
         assert!((0.1..0.4).contains(&noisy.canary.tolerance()));
     }
@@ -266,7 +293,7 @@ mod tests {
         for sigma in [0.0, 0.005, 0.02, 0.06] {
             for seed in 0..4 {
                 let mut device = Device::new(seed, sigma);
-                device.look();
+                device.enrol();
                 assert!((0..168).all(|_| !device.hour()), "{sigma} {seed}");
             }
         }
@@ -276,13 +303,13 @@ mod tests {
     fn a_device_that_slows_down_at_once_or_by_and_by_is_found() {
         for seed in 0..8 {
             let mut device = Device::new(seed, 0.005);
-            device.look();
+            device.enrol();
             assert!(!device.hour());
             device.level_ms *= 1.05;
             assert!(device.hour(), "at once");
 
             let mut device = Device::new(seed, 0.005);
-            device.look();
+            device.enrol();
             let hours = (0..48).position(|_| {
                 device.level_ms *= 1.002;
                 device.hour()
@@ -295,18 +322,21 @@ mod tests {
     }
 
     proptest! {
-        /// Whatever it is told, it is either good, or bad after being doubted once; what is kept is bounded.
+        /// Whatever it is told, it is bad only after being doubted in a row; what is kept is bounded.
         #[test]
         fn any_figures_are_judged(figures in prop::collection::vec(0.1..10.0f64, 1..300)) {
             let mut canary = Canary::new(History::default());
-            let mut before = Verdict::Good;
+            let mut doubts = 0;
             for figure in figures {
-                let verdict = canary.judge(figure, MINUTE);
-                let was_doubted = before == Verdict::Again;
-                prop_assert!(!matches!(verdict, Verdict::Bad(_)) || was_doubted);
-                prop_assert!(verdict != Verdict::Again || !was_doubted);
-                prop_assert!(canary.history.good_ms.len() <= KEPT);
-                before = verdict;
+                match canary.judge(figure, MINUTE) {
+                    Verdict::Good => doubts = 0,
+                    Verdict::Again(_) => doubts += 1,
+                    Verdict::Bad(_) => {
+                        prop_assert_eq!(doubts, DOUBTS - 1);
+                        doubts = 0;
+                    }
+                }
+                prop_assert!(doubts < DOUBTS && canary.history.good_ms.len() <= KEPT);
             }
         }
     }

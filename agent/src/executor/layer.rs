@@ -370,10 +370,8 @@ impl Workload for LayerWorkload {
 
     fn use_likely_values(&mut self) -> Result<(), Failure> {
         self.is_likely = true;
-        let places = self.places.iter_mut();
-        places
-            .map(|place| place.use_likely_values(&self.layer))
-            .collect()
+        let mut places = self.places.iter_mut();
+        places.try_for_each(|place| place.use_likely_values(&self.layer))
     }
 
     fn weight_bytes(&self) -> usize {

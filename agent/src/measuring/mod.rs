@@ -20,7 +20,6 @@ use serde::{Deserialize, Serialize};
 use wattfarm_cost::Platform;
 use wattfarm_cost::measurement::{Reading, Recipe, Subject};
 
-use crate::canary;
 use crate::device;
 use crate::recipe::Pulse;
 
@@ -126,7 +125,7 @@ pub fn serve(
     let mut rig = Rig::new(bench);
     rig.learn(&pulse);
     loop {
-        let job = match jobs.recv_timeout(canary::EVERY) {
+        let job = match jobs.recv_timeout(rig.patience()) {
             Ok(job) => Some(job),
             Err(RecvTimeoutError::Timeout) => None,
             Err(RecvTimeoutError::Disconnected) => return Ok(()),

@@ -8,7 +8,7 @@ use wattfarm_cost::measurement::{self, Conditions, Reading, Subject};
 
 use super::kept::Kept;
 use super::{Job, Outcome};
-use crate::canary::{Canary, Verdict};
+use crate::canary::{self, Canary, Verdict};
 use crate::executor::{self, Executor};
 use crate::meter::{Board, Found, LockedClock, NoFigure, Session, Void};
 use crate::recipe::{
@@ -43,6 +43,8 @@ pub(super) struct Rig {
     clock: Monotonic,
     host: String,
     canary: Canary,
+    /// What the canary said last.
+    is_itself: bool,
     kept: Kept,
 }
 
@@ -60,7 +62,16 @@ impl Rig {
             clock: Monotonic::start(),
             host: device::host(),
             canary: Canary::new(kept.read()),
+            is_itself: true,
             kept,
+        }
+    }
+
+    /// How long to wait for a job before the canary is looked at without one.
+    pub(super) fn patience(&self) -> Duration {
+        match self.is_itself {
+            true => canary::EVERY,
+            false => CONVALESCENCE,
         }
     }
 
@@ -97,11 +108,22 @@ impl Rig {
             self.kept.write(self.canary.history());
             match verdict {
                 Verdict::Good => {
+                    self.is_itself = true;
                     tracing::debug!(median_ms, "the canary is well");
                     found = Some(None);
                 }
-                Verdict::Again => tracing::info!(median_ms, "the canary is off: once more"),
+                Verdict::Again(pause) => {
+                    tracing::info!(median_ms, ?pause, "the canary is off: once more");
+                    let until = Instant::now() + pause;
+                    while Instant::now() < until {
+                        if pulse.rest().is_err() {
+                            return None;
+                        }
+                        std::thread::sleep(COMPANY_PAUSE);
+                    }
+                }
                 Verdict::Bad(because) => {
+                    self.is_itself = false;
                     tracing::error!("this device is not itself: {because}");
                     return Some(Some(because));
                 }
@@ -229,6 +251,9 @@ impl Rig {
         })
     }
 }
+
+/// How often a device that was not itself is looked at: it gets jobs again when it is.
+const CONVALESCENCE: Duration = Duration::from_secs(20);
 
 /// How often a board that somebody else uses is looked at again.
 const COMPANY_PAUSE: Duration = Duration::from_millis(500);
