@@ -1,13 +1,15 @@
-//! Who this agent is: its credential, kept on disk, and how it comes by it.
+//! Who this agent is: its credential, kept on disk, how it comes by it, and how it changes it.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::Write as _;
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime};
 
 use anyhow::{Context as _, bail, ensure};
 use rand::RngExt as _;
 use serde::{Deserialize, Serialize};
+use tonic::{Code, Status};
 use wattfarm_cost::Platform;
 use wattfarm_cost::hash::Hash;
 use wattfarm_cost::id::AgentId;
@@ -30,6 +32,12 @@ struct Stored {
     platform: Hash,
     /// Set once the coordinator has answered.
     agent: Option<AgentId>,
+    /// The credential that is to take the other's place: on disk before the coordinator hears of it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    next: Option<String>,
+    /// When the credential was drawn, in ms since 1970.
+    #[serde(default)]
+    drawn_at_ms: u64,
 }
 
 /// An enrolled agent.
@@ -87,7 +95,8 @@ impl StateFolder {
                 .open(&beside)?;
             file.write_all(&serde_json::to_vec_pretty(stored)?)?;
             file.sync_all()?;
-            fs::rename(&beside, &path)
+            fs::rename(&beside, &path)?;
+            File::open(&self.path)?.sync_all()
         };
         write().with_context(|| format!("write {}", path.display()))
     }
@@ -110,19 +119,13 @@ impl StateFolder {
                     platform.slug()
                 )
             }
-            Some(_) | None => {
-                let mut credential = [0u8; 32];
-                rand::rng().fill(&mut credential);
-                let credential = credential
-                    .iter()
-                    .map(|byte| format!("{byte:02x}"))
-                    .collect();
-                Stored {
-                    credential,
-                    platform: platform_hash,
-                    agent: None,
-                }
-            }
+            Some(_) | None => Stored {
+                credential: draw(),
+                platform: platform_hash,
+                agent: None,
+                next: None,
+                drawn_at_ms: now_ms(),
+            },
         };
         if let Some(agent) = stored.agent {
             return Ok(Identity {
@@ -165,6 +168,110 @@ impl StateFolder {
         };
         Ok(Identity { agent, credential })
     }
+
+    /// How long until the credential is old enough to be changed. One that was drawn in the future is: the clock was set. A
+    /// change that was begun is due at once.
+    fn due_in(&self, life: Duration) -> anyhow::Result<Duration> {
+        let Some(stored) = self.load()?.filter(|stored| stored.next.is_none()) else {
+            return Ok(Duration::ZERO);
+        };
+        let age_ms = now_ms().checked_sub(stored.drawn_at_ms);
+        let age = age_ms.map_or(life, Duration::from_millis);
+        Ok(life.saturating_sub(age))
+    }
+
+    /// Changes the credential; returns the new one. `tell` tells the coordinator, by a call that comes with the first
+    /// credential, of the second.
+    ///
+    /// It may stop anywhere and begin anew: the next credential is on disk before anybody hears of it, so a call that is
+    /// repeated is the same call; and it takes the old one's place on disk before it is used, for from then on the old one
+    /// opens nothing.
+    async fn rotate(
+        &self,
+        tell: impl AsyncFnOnce(&str, &str) -> Result<(), Status>,
+    ) -> anyhow::Result<String> {
+        let mut stored = self.load()?.context("there is no identity to change")?;
+        let begun = stored.next.is_some();
+        let next = stored.next.get_or_insert_with(draw).clone();
+        if !begun {
+            self.save(&stored)?;
+        }
+        match tell(&stored.credential, &next).await {
+            Ok(()) => (),
+            // The new one has been used, and the disk has lost that.
+            Err(status) if begun && status.code() == Code::Unauthenticated => (),
+            Err(status) => return Err(status).context("tell the coordinator of a new credential"),
+        }
+        self.save(&Stored {
+            credential: next.clone(),
+            next: None,
+            drawn_at_ms: now_ms(),
+            ..stored
+        })?;
+        Ok(next)
+    }
+}
+
+/// Changes an agent's credential whenever it is old enough.
+pub struct Rotation {
+    state: StateFolder,
+    coordinator: Target,
+    life: Option<Duration>,
+}
+
+impl Rotation {
+    /// Keeps the state folder to itself. `life` is how long a credential is used; `None` for ever.
+    pub fn new(state: StateFolder, coordinator: Target, life: Option<Duration>) -> Self {
+        Self {
+            state,
+            coordinator,
+            life,
+        }
+    }
+
+    /// When the next change is due; `None` for never.
+    pub fn due_in(&self) -> Option<Duration> {
+        let due_in = |life| {
+            self.state.due_in(life).unwrap_or_else(|error| {
+                tracing::warn!(%error, "could not read how old the credential is");
+                life
+            })
+        };
+        self.life.map(due_in)
+    }
+
+    /// Changes the credential, and connects with the new one. No other call may be under way: one that comes with the old
+    /// credential after the new one is used is refused.
+    ///
+    /// # Errors
+    /// The coordinator's, or the disk's. Trying again goes on where it stopped.
+    pub async fn rotate(&self, connection: Connection) -> anyhow::Result<Connection> {
+        let tell = async |_: &str, next: &str| {
+            let credential = bytes(next).map_err(|error| Status::internal(error.to_string()))?;
+            let request = v1::RotateCredentialRequest { credential };
+            let told = connection.agents().rotate_credential(unary(request)).await;
+            told.map(drop)
+        };
+        let credential = self.state.rotate(tell).await?;
+        Ok(Connection::lazy(&self.coordinator, Some(&credential))?)
+    }
+}
+
+/// A credential of this agent's own, 32 random bytes in hexadecimal digits.
+fn draw() -> String {
+    let mut credential = [0u8; 32];
+    rand::rng().fill(&mut credential);
+    credential
+        .iter()
+        .map(|byte| format!("{byte:02x}"))
+        .collect()
+}
+
+fn now_ms() -> u64 {
+    SystemTime::UNIX_EPOCH
+        .elapsed()
+        .unwrap_or_default()
+        .as_millis() as u64
 }
 
 fn bytes(hexadecimal: &str) -> anyhow::Result<Vec<u8>> {
@@ -213,5 +320,122 @@ mod tests {
             .err()
             .expect("refused");
         assert!(error.to_string().contains("--token"), "{error}");
+    }
+
+    /// What the coordinator does: either credential will do until the new one is used.
+    struct Coordinator {
+        credential: String,
+        next: Option<String>,
+    }
+
+    impl Coordinator {
+        fn call(&mut self, credential: &str) -> Result<(), Status> {
+            if self.next.as_deref() == Some(credential) {
+                self.credential = credential.to_owned();
+                self.next = None;
+            }
+            match self.credential == credential {
+                true => Ok(()),
+                false => Err(Status::unauthenticated("unknown")),
+            }
+        }
+
+        fn rotate(&mut self, credential: &str, next: &str) -> Result<(), Status> {
+            self.call(credential)?;
+            self.next = Some(next.to_owned());
+            Ok(())
+        }
+    }
+
+    fn enrolled(state: &StateFolder, drawn_at_ms: u64) -> Coordinator {
+        let stored = Stored {
+            credential: draw(),
+            platform: Hash::of("platform"),
+            agent: Some(AgentId(uuid::Uuid::from_u128(1))),
+            next: None,
+            drawn_at_ms,
+        };
+        state.save(&stored).expect("saved");
+        Coordinator {
+            credential: stored.credential,
+            next: None,
+        }
+    }
+
+    /// Wherever it stops, the credential on disk opens the farm, and the next attempt ends the change.
+    #[tokio::test]
+    async fn a_rotation_may_stop_anywhere() {
+        #[derive(Debug, Clone, Copy, PartialEq)]
+        enum Stop {
+            CallLost,
+            AnswerLost,
+            /// After the coordinator answered: the file is as it was before.
+            BeforeTheLastWrite,
+            /// The new credential was used, and the file is the old one all the same.
+            LastWriteLost,
+        }
+        for stop in [
+            Stop::CallLost,
+            Stop::AnswerLost,
+            Stop::BeforeTheLastWrite,
+            Stop::LastWriteLost,
+        ] {
+            let folder = tempfile::tempdir().expect("a folder");
+            let state = StateFolder::open(folder.path()).expect("a state");
+            let mut farm = enrolled(&state, now_ms());
+            let mut half = None;
+            let told = state.rotate(async |credential, next| {
+                half = Some(fs::read(state.identity_path()).expect("written"));
+                if stop != Stop::CallLost {
+                    farm.rotate(credential, next)?;
+                }
+                match stop {
+                    Stop::CallLost | Stop::AnswerLost => Err(Status::unavailable("gone")),
+                    Stop::BeforeTheLastWrite | Stop::LastWriteLost => Ok(()),
+                }
+            });
+            let told = told.await;
+            if let Ok(next) = &told {
+                if stop == Stop::LastWriteLost {
+                    farm.call(next).expect("the new one");
+                }
+                fs::write(state.identity_path(), half.expect("told")).expect("written");
+            }
+            let long = Duration::from_secs(3600);
+            assert_eq!(state.due_in(long).expect("readable"), Duration::ZERO);
+            let next = state.rotate(async |credential, next| farm.rotate(credential, next));
+            let next = next.await.expect("goes on");
+            let stored = state.load().expect("readable").expect("there");
+            assert_eq!((&stored.credential, stored.next), (&next, None), "{stop:?}");
+            farm.call(&next).expect("it opens the farm");
+            assert!(state.due_in(long).expect("readable") > Duration::from_secs(3500));
+        }
+    }
+
+    /// A credential that nobody knows is no reason to change it: an operator has to look.
+    #[tokio::test]
+    async fn a_stranger_stays_one() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let state = StateFolder::open(folder.path()).expect("a state");
+        let mut farm = enrolled(&state, 0);
+        farm.credential = draw();
+        let refused = state.rotate(async |credential, next| farm.rotate(credential, next));
+        assert!(refused.await.is_err());
+    }
+
+    #[test]
+    fn old_credentials_and_those_of_the_future_are_due() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let state = StateFolder::open(folder.path()).expect("a state");
+        let day = Duration::from_secs(24 * 3600);
+        for (drawn_at_ms, is_due) in [
+            (now_ms(), false),
+            (now_ms() - 25 * 3_600_000, true),
+            (now_ms() + 3_600_000, true),
+        ] {
+            enrolled(&state, drawn_at_ms);
+            let due_in = state.due_in(day).expect("readable");
+            assert_eq!(due_in.is_zero(), is_due, "{due_in:?}");
+        }
     }
 }

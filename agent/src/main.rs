@@ -14,7 +14,7 @@ use tokio::sync::{mpsc, watch};
 use tracing_subscriber::EnvFilter;
 use wattfarm_agent::device::{self, Cores, Wish};
 use wattfarm_agent::executor::{self, Executor, cuda};
-use wattfarm_agent::identity::StateFolder;
+use wattfarm_agent::identity::{Rotation, StateFolder};
 use wattfarm_agent::measuring::{self, Bench, Word};
 use wattfarm_agent::meter::{Board, LockedClock, Session, Settings, Thoroughness, Tier};
 use wattfarm_agent::worker::{self, Hours, Keeper};
@@ -44,6 +44,9 @@ struct Args {
     /// What to measure: auto (the first GPU, or else the CPU), cpu, cuda:N.
     #[arg(long, env = "WATTFARM_DEVICE", default_value = "auto")]
     device: Wish,
+    /// Days after which the agent changes its credential; 0 for never.
+    #[arg(long, env = "WATTFARM_CREDENTIAL_DAYS", default_value_t = 7)]
+    credential_days: u32,
     #[command(flatten)]
     gpu: GpuArgs,
     /// The core that measures; the last of this process's by default.
@@ -353,7 +356,10 @@ fn work(args: &Args, cores: &Cores) -> anyhow::Result<()> {
         let identity = state
             .identify(&coordinator, args.token.as_deref(), &name, &platform)
             .await?;
-        let connection = Connection::lazy(coordinator, Some(&identity.credential))?;
+        let connection = Connection::lazy(&coordinator, Some(&identity.credential))?;
+        let days = u64::from(args.credential_days);
+        let life = (days > 0).then(|| Duration::from_secs(days * 24 * 3600));
+        let rotation = Rotation::new(state, coordinator, life);
         let spooled = worker::Spool::open(&args.state).context("open the spool of reports")?;
         tracing::info!(agent.id = %identity.agent, "ready");
         let process = worker::Process {
@@ -362,7 +368,7 @@ fn work(args: &Args, cores: &Cores) -> anyhow::Result<()> {
             wish,
             hours: args.hours.unwrap_or(Hours::ALWAYS),
         };
-        let done = worker::run(connection, process, &platform, spooled, stop).await;
+        let done = worker::run(connection, rotation, process, &platform, spooled, stop).await;
         // A keeper that failed is why the worker did.
         match keeping.await.context("keep the measuring process")? {
             Ok(()) => done,

@@ -262,6 +262,9 @@ pub(crate) struct FetchArgs {
     /// The file to write; stdout, if left out.
     #[arg(long, short, value_name = "PATH")]
     pub(crate) output: Option<PathBuf>,
+    /// A folder to put the models into under the platform's name, with their checksum: `--models` finds them there by it.
+    #[arg(long, value_name = "FOLDER", conflicts_with = "output")]
+    pub(crate) shelf: Option<PathBuf>,
 }
 
 /// What predicts.
@@ -271,8 +274,9 @@ pub(crate) struct PredictorArgs {
     /// The platform (slug or hash): the coordinator predicts.
     #[arg(long)]
     pub(crate) platform: Option<String>,
-    /// A file that `wattfarm fetch` wrote: predicts here, without a coordinator.
-    #[arg(long, value_name = "PATH")]
+    /// A file that `wattfarm fetch` wrote, or a platform on the shelf (a folder `platforms`, or WATTFARM_PLATFORMS): predicts
+    /// here, without a coordinator.
+    #[arg(long, value_name = "PATH|PLATFORM")]
     pub(crate) models: Option<PathBuf>,
 }
 
@@ -313,8 +317,8 @@ pub(crate) struct PredictorsArgs {
     /// Platforms (slugs or hashes): the coordinator predicts.
     #[arg(long, visible_alias = "platform", value_delimiter = ',')]
     pub(crate) platforms: Vec<String>,
-    /// Files that `wattfarm fetch` wrote: predicts here, without a coordinator.
-    #[arg(long, value_name = "PATH", value_delimiter = ',')]
+    /// Files that `wattfarm fetch` wrote, or platforms on the shelf: predicts here, without a coordinator.
+    #[arg(long, value_name = "PATH|PLATFORM", value_delimiter = ',')]
     pub(crate) models: Vec<PathBuf>,
 }
 

@@ -16,6 +16,7 @@ mod predictor;
 mod quantity;
 mod render;
 mod session;
+mod shelf;
 
 use std::process::ExitCode;
 

@@ -1,4 +1,4 @@
-//! What predicts: models in a file, or the coordinator.
+//! What predicts: models from a file or the shelf, or the coordinator.
 
 use std::fs;
 use std::path::Path;
@@ -10,8 +10,8 @@ use wattfarm_proto::connect::Connection;
 
 use crate::args::PredictorArgs;
 use crate::exit::{Exit, Failure};
-use crate::farm;
 use crate::session::Session;
+use crate::{farm, shelf};
 
 /// Predicts networks on one platform.
 pub(crate) enum Predictor {
@@ -38,8 +38,13 @@ impl Predictor {
         }
     }
 
-    /// The models of a file that `wattfarm fetch` wrote.
+    /// The models of a file that `wattfarm fetch` wrote, or, if there is none of that name, of the platform that is found
+    /// by it on the shelf.
     pub(crate) fn of_file(path: &Path) -> anyhow::Result<Self> {
+        if !path.exists() && path.extension().is_none_or(|extension| extension != "json") {
+            let models = shelf::find(&path.to_string_lossy(), &shelf::folders())?;
+            return Ok(Self::Models(Box::new(models)));
+        }
         let unusable = || Failure::new(Exit::Usage, format!("read models from {}", path.display()));
         let text = fs::read_to_string(path).with_context(unusable)?;
         let models: ModelSet = serde_json::from_str(&text).with_context(unusable)?;

@@ -22,6 +22,7 @@ use wattfarm_proto::error::is_verdict;
 use wattfarm_proto::v1;
 use wattfarm_proto::v1::report_results_request::Report;
 
+use crate::identity::Rotation;
 use crate::measuring::{Job, Word};
 use holdings::Holdings;
 pub use hours::{Hours, HoursError};
@@ -43,6 +44,9 @@ const WAIT: Duration = Duration::from_secs(15);
 
 /// How long a draining agent waits before it asks again whether it still is.
 const DRAINING_PAUSE: Duration = Duration::from_secs(5);
+
+/// After how long a change of the credential that failed is tried again.
+const ROTATION_RETRY: Duration = Duration::from_secs(600);
 
 /// How long the last reports may take at the end.
 const FAREWELL: Duration = Duration::from_secs(5);
@@ -93,7 +97,8 @@ const HOURS_EVERY: Duration = Duration::from_secs(5);
 /// # Errors
 /// When the coordinator no longer knows this agent's credential, or the measuring process has died.
 pub async fn run(
-    connection: Connection,
+    mut connection: Connection,
+    rotation: Rotation,
     Process {
         jobs,
         mut news,
@@ -113,8 +118,22 @@ pub async fn run(
     let mut renewing = None;
     let mut telling = None;
     let mut looks = interval(HOURS_EVERY);
+    let mut rotating = None;
+    let mut rotate_at = rotation.due_in().map(|due_in| Instant::now() + due_in);
     tokio::pin!(stop);
     loop {
+        let is_due = rotate_at.is_some_and(|at| at <= Instant::now());
+        if is_due
+            && rotating.is_none()
+            && reporting.is_none()
+            && renewing.is_none()
+            && telling.is_none()
+        {
+            // No call may be under way while the credential changes. The wait for work is given up: what it may have got
+            // goes back to the queue when work is asked for again.
+            leasing = None;
+            rotating = Some(Box::pin(rotation.rotate(connection.clone())));
+        }
         while let Some(job) = holdings.next_to_measure() {
             match jobs.try_send(job) {
                 Ok(()) => holdings.started(),
@@ -125,7 +144,7 @@ pub async fn run(
             }
         }
         let may_lease = *wish.borrow() == Wish::Measure && !holdings.is_suspect();
-        if leasing.is_none() && may_lease && holdings.ahead() < AHEAD_MIN {
+        if rotating.is_none() && leasing.is_none() && may_lease && holdings.ahead() < AHEAD_MIN {
             leasing = Some(Box::pin(lease(
                 connection.clone(),
                 holdings.request(HELD_MAX),
@@ -133,6 +152,7 @@ pub async fn run(
             )));
         }
         if telling.is_none()
+            && !is_due
             && let Some(found) = holdings.canary()
         {
             telling = Some(Box::pin(tell(
@@ -141,7 +161,7 @@ pub async fn run(
                 report_backoff.until,
             )));
         }
-        if reporting.is_none() && holdings.has_reports() {
+        if !is_due && reporting.is_none() && holdings.has_reports() {
             reporting = Some(Box::pin(report(
                 connection.clone(),
                 holdings.reports(),
@@ -190,7 +210,7 @@ pub async fn run(
                     }
                 }
             }
-            _ = renewals.tick(), if renewing.is_none() && !holdings.is_empty() => {
+            _ = renewals.tick(), if rotating.is_none() && renewing.is_none() && !holdings.is_empty() => {
                 renewing = Some(Box::pin(renew(connection.clone(), holdings.leases())));
             }
             answer = async { renewing.as_mut().expect("guarded").await }, if renewing.is_some() => {
@@ -216,6 +236,21 @@ pub async fn run(
                     }
                 }
             }
+            changed = async { rotating.as_mut().expect("guarded").await }, if rotating.is_some() => {
+                rotating = None;
+                match changed {
+                    Ok(changed) => {
+                        connection = changed;
+                        tracing::info!("changed the credential");
+                        rotate_at = rotation.due_in().map(|due_in| Instant::now() + due_in);
+                    }
+                    Err(error) => {
+                        tracing::warn!(error = format!("{error:#}"), "could not change the credential");
+                        rotate_at = Some(Instant::now() + ROTATION_RETRY);
+                    }
+                }
+            }
+            () = sleep_until(rotate_at.unwrap_or_else(Instant::now)), if rotate_at.is_some() && !is_due => (),
             _ = looks.tick() => {
                 let now = hours.wish();
                 if wish.send_replace(now) != now && now == Wish::Rest {

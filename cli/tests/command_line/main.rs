@@ -13,7 +13,8 @@ fn wattfarm(arguments: &[&str]) -> Output {
     command
         .args(arguments)
         .env_remove("WATTFARM_COORDINATOR")
-        .env_remove("WATTFARM_OPERATOR_KEY_FILE");
+        .env_remove("WATTFARM_OPERATOR_KEY_FILE")
+        .env_remove("WATTFARM_PLATFORMS");
     command.output().expect("the command runs")
 }
 

@@ -64,7 +64,23 @@ fn a_farm_by_hand() {
         let models: wattfarm_cost::ModelSet = serde_json::from_slice(&text).expect("models");
         (models.models.len() == 2).then_some(())
     });
+    farm.text(&["fetch", "--platform", platform, "--shelf", "platforms"]);
     let offline = farm.json(&["predict", "squeezenet1_1", "--models", "models.json"]);
+    let named = [
+        "--format",
+        "json",
+        "predict",
+        "squeezenet1_1",
+        "--models",
+        platform,
+    ];
+    let mut named = farm.command(&named);
+    let named = named.env("WATTFARM_PLATFORMS", "platforms").output();
+    let named = named.expect("the command runs").stdout;
+    assert_eq!(
+        serde_json::from_slice::<serde_json::Value>(&named).expect("JSON"),
+        offline
+    );
     assert!(offline["total"]["runtime_ms"].as_f64().expect("a number") > 0.0);
     let warnings = offline["warnings"].to_string();
     assert!(warnings.contains("no model for conv2d"), "{warnings}");

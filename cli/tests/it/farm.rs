@@ -19,7 +19,8 @@ pub(crate) fn wattfarm(arguments: &[&str]) -> Command {
     command
         .args(arguments)
         .env_remove("WATTFARM_COORDINATOR")
-        .env_remove("WATTFARM_OPERATOR_KEY_FILE");
+        .env_remove("WATTFARM_OPERATOR_KEY_FILE")
+        .env_remove("WATTFARM_PLATFORMS");
     command
 }
 
