@@ -31,12 +31,14 @@ impl Values {
         mean: f64,
         deviation: f64,
     ) -> Result<(), TchError> {
+        let count = tensor.numel() as i64;
+        // No more of the pool than is copied: most tensors are small, and all of it takes longer than to measure them.
         let flat = self
             .pool
+            .f_narrow(0, 0, POOL.min(count))?
             .f_mul_scalar(deviation)?
             .f_add_scalar(mean)?
             .f_to_kind(tensor.kind())?;
-        let count = tensor.numel() as i64;
         // A view of the values in the order in which they lie; channels-last tensors are dense too.
         let view = tensor.f_as_strided([count], [1], None::<i64>)?;
         let mut start = 0;
