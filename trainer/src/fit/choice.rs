@@ -427,6 +427,9 @@ impl Sum {
 
     /// Leaves at most `count` terms; returns by how much that moves each row.
     fn prune(&mut self, count: usize) -> Vec<f64> {
+        if self.products.len() <= count {
+            return vec![0.0; self.rows];
+        }
         let before = self.values();
         let pruned = prune(&self.columns, &self.coefficients, self.intercept, count);
         self.intercept = pruned.intercept;
