@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 
 use tonic::{Request, Status};
-use wattfarm_cost::measurement::Measurement;
+use wattfarm_cost::measurement::{Measurement, Recipe};
 use wattfarm_cost::model::{Model, ModelKey};
 use wattfarm_proto::connect::Connection;
 use wattfarm_proto::error::FieldError;
@@ -64,8 +64,8 @@ pub async fn rebuild(
 /// What the coordinator has, up to a measurement.
 #[derive(Default)]
 struct Measured {
-    /// Every sample by model, with its measurement's place.
-    samples: BTreeMap<ModelKey, Vec<(u64, Sample)>>,
+    /// Every sample by model and recipe, with its measurement's place.
+    samples: BTreeMap<(ModelKey, Recipe), Vec<(u64, Sample)>>,
     /// Places of measurements that were retracted, in the order in which they were.
     retracted: Vec<u64>,
 }
@@ -75,7 +75,11 @@ impl Measured {
     /// retractions the first ones count, as many as the model lacks.
     fn of(&self, model: &Model) -> Vec<Sample> {
         let provenance = &model.provenance;
-        let all = self.samples.get(&model.key).into_iter().flatten();
+        let all = self
+            .samples
+            .get(&(model.key, provenance.recipe))
+            .into_iter()
+            .flatten();
         let own: Vec<&(u64, Sample)> = all
             .take_while(|(sequence, _)| *sequence <= provenance.through_sequence)
             .collect();
@@ -113,7 +117,8 @@ async fn measured(connection: &Connection, through: u64) -> Result<Measured, Reb
                     error,
                 })?;
             for (key, sample) in samples(&measurement) {
-                found.samples.entry(key).or_default().push((newest, sample));
+                let samples = found.samples.entry((key, measurement.recipe));
+                samples.or_default().push((newest, sample));
             }
         }
         found

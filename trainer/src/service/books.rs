@@ -22,10 +22,14 @@ const QUIET: Duration = Duration::from_secs(2);
 /// tenth of a core.
 const REST: u32 = 10;
 
+/// A newer recipe takes a model over once it has one layer for so many of the older's. Figures by different recipes are of
+/// different things, so a model has one recipe's alone.
+const OLDER_PER_NEWER: usize = 2;
+
 /// Everything that was measured, in memory: rebuilt from the coordinator's log after a start.
 #[derive(Debug, Default)]
 pub(super) struct Books {
-    accounts: BTreeMap<ModelKey, Account>,
+    accounts: BTreeMap<(ModelKey, Recipe), Account>,
     platforms: BTreeMap<Hash, PlatformBook>,
     /// The last measurement taken.
     sequence: u64,
@@ -35,11 +39,12 @@ pub(super) struct Books {
 
 #[derive(Debug, Default)]
 struct PlatformBook {
+    /// By the recipe of today: what was measured by an older one is worth measuring again.
     measured: BTreeSet<Hash>,
     last_arrival: Duration,
 }
 
-/// The samples of one model.
+/// The samples of one model by one recipe.
 #[derive(Debug, Default)]
 struct Account {
     samples: Vec<Sample>,
@@ -106,10 +111,12 @@ impl Books {
         };
         let hash = layer.hash();
         let platform = self.platforms.entry(measurement.platform).or_default();
-        platform.measured.insert(hash);
+        if measurement.recipe == Recipe::LAYER {
+            platform.measured.insert(hash);
+        }
         platform.last_arrival = now;
         for (key, sample) in samples(measurement) {
-            let account = self.accounts.entry(key).or_default();
+            let account = self.accounts.entry((key, measurement.recipe)).or_default();
             account.samples.push(sample);
             account.sequences.push(measurement.sequence);
             account.distinct.insert(hash);
@@ -122,24 +129,29 @@ impl Books {
         if sequence > self.sequence {
             self.retracted.insert(sequence);
         }
-        for (key, account) in &mut self.accounts {
+        let mut keys = Vec::new();
+        for ((key, recipe), account) in &mut self.accounts {
             let Ok(index) = account.sequences.binary_search(&sequence) else {
                 continue;
             };
             account.sequences.remove(index);
             let hash = account.samples.remove(index).layer.hash();
-            account.discounted = true;
+            keys.push(*key);
             if !(account.samples.iter()).any(|sample| sample.layer.hash() == hash) {
                 account.distinct.remove(&hash);
-                if key.target == Target::RuntimeMs {
+                if key.target == Target::RuntimeMs && *recipe == Recipe::LAYER {
                     let platform = self.platforms.get_mut(&key.platform);
                     platform.map(|book| book.measured.remove(&hash));
                 }
             }
         }
+        // By another recipe too: with one layer less it may be another's turn.
+        for ((key, _), account) in &mut self.accounts {
+            account.discounted |= keys.contains(key);
+        }
     }
 
-    /// Whether a layer has been measured on a platform.
+    /// Whether a layer has been measured on a platform, as layers are measured today.
     pub(super) fn is_measured(&self, platform: &Hash, layer: &Hash) -> bool {
         self.platforms
             .get(platform)
@@ -148,16 +160,15 @@ impl Books {
 
     /// The fit to do next: of the stale models, the one whose last fit had the smallest part of its samples.
     pub(super) fn next_fit(&mut self, now: Duration) -> Option<Assignment> {
-        let stale = self
-            .accounts
-            .iter()
-            .filter(|(key, account)| self.is_stale(now, key, account));
+        let stale = self.accounts.iter().filter(|((key, recipe), account)| {
+            self.is_stale(now, key, account) && self.recipe_of(key) == Some(*recipe)
+        });
         let covered = |account: &Account| account.fitted as f64 / account.samples.len() as f64;
-        let (&key, _) = stale.min_by(|a, b| covered(a.1).total_cmp(&covered(b.1)))?;
-        let account = self.accounts.get_mut(&key)?;
+        let (&(key, recipe), _) = stale.min_by(|a, b| covered(a.1).total_cmp(&covered(b.1)))?;
+        let account = self.accounts.get_mut(&(key, recipe))?;
         account.discounted = false;
         let origin = Origin {
-            recipe: Recipe::LAYER,
+            recipe,
             through_sequence: account.through_sequence,
         };
         Some(Assignment {
@@ -165,6 +176,19 @@ impl Books {
             samples: account.samples.clone(),
             origin,
         })
+    }
+
+    /// The newest recipe that has a fair part of a model's layers.
+    fn recipe_of(&self, key: &ModelKey) -> Option<Recipe> {
+        let layers = |recipe| {
+            let account = self.accounts.get(&(*key, recipe));
+            account.map_or(0, |account| account.distinct.len())
+        };
+        let most = Recipe::ALL.into_iter().map(layers).max()?;
+        let newest_first = Recipe::ALL.into_iter().rev();
+        newest_first
+            .filter(|&recipe| layers(recipe) > 0)
+            .find(|&recipe| layers(recipe) * OLDER_PER_NEWER >= most)
     }
 
     fn is_stale(&self, now: Duration, key: &ModelKey, account: &Account) -> bool {
@@ -191,8 +215,14 @@ impl Books {
     }
 
     /// Notes that a fit of the first `samples` samples ended, well or not, after `took`.
-    pub(super) fn fitted(&mut self, now: Duration, key: ModelKey, samples: usize, took: Duration) {
-        if let Some(account) = self.accounts.get_mut(&key) {
+    pub(super) fn fitted(
+        &mut self,
+        now: Duration,
+        (key, recipe): (ModelKey, Recipe),
+        samples: usize,
+        took: Duration,
+    ) {
+        if let Some(account) = self.accounts.get_mut(&(key, recipe)) {
             account.fitted = samples;
             account.rest_until = now + took * REST;
         }
@@ -256,7 +286,12 @@ mod tests {
             let mut books = Books::default();
             take(&mut books, seconds(0), 1, before + 1);
             let key = books.next_fit(seconds(0)).expect("many layers").key;
-            books.fitted(seconds(0), key, before as usize, seconds(took));
+            books.fitted(
+                seconds(0),
+                (key, Recipe::LAYER),
+                before as usize,
+                seconds(took),
+            );
             let now = seconds(since);
             take(
                 &mut books,
@@ -277,7 +312,7 @@ mod tests {
         let mut books = Books::default();
         take(&mut books, seconds(0), 1, 11);
         let relu = books.next_fit(seconds(0)).expect("ten layers").key;
-        books.fitted(seconds(0), relu, 10, seconds(0));
+        books.fitted(seconds(0), (relu, Recipe::LAYER), 10, seconds(0));
         take(&mut books, seconds(0), 11, 31);
         (31..=36).for_each(|n| {
             books.take(
@@ -287,7 +322,7 @@ mod tests {
         });
         let linear = books.next_fit(seconds(0)).expect("both are stale").key;
         assert_eq!(linear.kind, Kind::Linear);
-        books.fitted(seconds(0), linear, 6, seconds(0));
+        books.fitted(seconds(0), (linear, Recipe::LAYER), 6, seconds(0));
         assert_eq!(books.next_fit(seconds(0)).map(|fit| fit.key), Some(relu));
     }
 
@@ -308,11 +343,41 @@ mod tests {
     }
 
     #[test]
+    fn a_model_is_of_one_recipe_and_the_newest_once_it_has_half_as_many_layers() {
+        let mut books = Books::default();
+        let older = |sequence| Measurement {
+            recipe: Recipe::LayerInNetwork1,
+            ..measurement(sequence, relu(sequence))
+        };
+        (1..=20).for_each(|sequence| books.take(seconds(0), &older(sequence)));
+        let fit = books.next_fit(seconds(0)).expect("twenty layers");
+        let expected = (20, Recipe::LayerInNetwork1);
+        assert_eq!((fit.samples.len(), fit.origin.recipe), expected);
+        books.fitted(seconds(0), (fit.key, fit.origin.recipe), 20, seconds(0));
+        assert!(
+            !books.is_measured(&platform(), &relu(3).hash()),
+            "by today's recipe"
+        );
+
+        take(&mut books, seconds(0), 21, 30);
+        assert_eq!(books.next_fit(seconds(9)), None, "nine of the newest");
+        take(&mut books, seconds(0), 30, 31);
+        let fit = books.next_fit(seconds(0)).expect("ten of the newest");
+        assert_eq!((fit.samples.len(), fit.origin.recipe), (10, Recipe::LAYER));
+        assert!(books.is_measured(&platform(), &relu(25).hash()));
+
+        // Without its tenth layer the newest is too small again.
+        books.retract(30);
+        let fit = books.next_fit(seconds(9)).expect("the last model had it");
+        assert_eq!((fit.samples.len(), fit.origin.recipe), expected);
+    }
+
+    #[test]
     fn a_retracted_measurement_is_no_sample_and_its_models_are_fitted_anew() {
         let mut books = Books::default();
         take(&mut books, seconds(0), 1, 11);
         let key = books.next_fit(seconds(0)).expect("ten layers").key;
-        books.fitted(seconds(0), key, 10, seconds(0));
+        books.fitted(seconds(0), (key, Recipe::LAYER), 10, seconds(0));
         assert_eq!(books.next_fit(seconds(9)), None);
         books.retract(4);
         books.retract(4);
@@ -324,7 +389,7 @@ mod tests {
         // While that fit was under way, another was retracted, and one came.
         books.retract(5);
         take(&mut books, seconds(0), 11, 12);
-        books.fitted(seconds(0), key, 9, seconds(0));
+        books.fitted(seconds(0), (key, Recipe::LAYER), 9, seconds(0));
         let fit = books.next_fit(seconds(0)).expect("the last fit had it");
         assert_eq!(fit.samples.len(), 9);
         // Of a replica the others stay, and what was retracted before it came never is a sample.
@@ -356,7 +421,12 @@ mod tests {
         let mut fitted = Vec::new();
         while let Some(fit) = books.next_fit(seconds(0)) {
             fitted.push((fit.key.target, fit.samples[0].value));
-            books.fitted(seconds(0), fit.key, fit.samples.len(), seconds(0));
+            books.fitted(
+                seconds(0),
+                (fit.key, fit.origin.recipe),
+                fit.samples.len(),
+                seconds(0),
+            );
         }
         let runtime = measurement(1, relu(1)).reading.runtime.median_ms;
         let expected = [

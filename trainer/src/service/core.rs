@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use wattfarm_cost::Layer;
 use wattfarm_cost::id::CampaignId;
-use wattfarm_cost::measurement::Measurement;
+use wattfarm_cost::measurement::{Measurement, Recipe};
 use wattfarm_cost::model::ModelKey;
 use wattfarm_proto::error::FieldError;
 
@@ -31,6 +31,7 @@ pub(super) enum Event {
     /// A fit ended, well or not; it had this many samples.
     Fitted {
         key: ModelKey,
+        recipe: Recipe,
         samples: usize,
         took: Duration,
     },
@@ -84,9 +85,14 @@ impl Trainer {
                 effects.extend(self.queues.follow(campaigns).err().map(Effect::Complain))
             }
             Event::Proposed { campaign, proposal } => self.queues.proposed(now, campaign, proposal),
-            Event::Fitted { key, samples, took } => {
+            Event::Fitted {
+                key,
+                recipe,
+                samples,
+                took,
+            } => {
                 self.is_fitting = false;
-                self.books.fitted(now, key, samples, took);
+                self.books.fitted(now, (key, recipe), samples, took);
             }
             Event::Tick => (),
         }
@@ -178,6 +184,7 @@ mod tests {
         };
         let ended = |samples| Event::Fitted {
             key: first.key,
+            recipe: first.origin.recipe,
             samples,
             took: Duration::ZERO,
         };

@@ -105,8 +105,8 @@ impl Shell {
             Effect::Fit(assignment) => {
                 let threads = self.threads;
                 tokio::spawn(async move {
-                    let (key, samples, started) =
-                        (assignment.key, assignment.samples.len(), Instant::now());
+                    let (key, recipe) = (assignment.key, assignment.origin.recipe);
+                    let (samples, started) = (assignment.samples.len(), Instant::now());
                     let model =
                         tokio::task::spawn_blocking(move || fit_one(&assignment, threads)).await;
                     let took = started.elapsed();
@@ -114,7 +114,14 @@ impl Shell {
                     if let Ok(Some(model)) = model {
                         publish(&connection, &model, took).await;
                     }
-                    _ = events.send(Event::Fitted { key, samples, took }).await;
+                    _ = events
+                        .send(Event::Fitted {
+                            key,
+                            recipe,
+                            samples,
+                            took,
+                        })
+                        .await;
                 });
             }
             Effect::Complain(error) => tracing::error!(%error, "campaign passed over"),
