@@ -12,7 +12,7 @@ export LIBTORCH := $(CURDIR)/target/libtorch
 SETUP_LIBTORCH := python3 deploy/libtorch/setup.py target/libtorch
 endif
 
-.PHONY: manual setup budget demo demo-clean gpu-kit test-gpu-kit pip test check bench-onnx bench-files bench-predict python sim kills bench-farm
+.PHONY: manual setup budget demo demo-clean gpu-kit test-gpu-kit pip test check bench bench-onnx bench-files bench-predict python sim kills bench-farm
 
 manual: ## prints this
 	@echo 'Wattfarm: what each layer of a neural network costs on each device of a farm.'
@@ -110,6 +110,17 @@ bench-predict: ## times predictions of single layers, by WATTFARM_MODELS=models.
 check: setup ## checks format and lints
 	cargo fmt --all --check
 	cargo clippy --workspace --all-targets -- -D warnings
+
+# Wants a quiet machine, and half an hour of it. What BENCHMARKS.md has, with its date and machine.
+BENCH := target/bench
+AGENT = $(TARGET)/release/wattfarm-agent --device cpu --state $(BENCH)/agent
+bench: setup gpu-kit ## prints the additivity gap, how well figures repeat, and the share of time spent measuring
+	@rm -rf $(BENCH) && mkdir -p $(BENCH)
+	@$(AGENT) additivity --batch 1 --keep $(BENCH)/additivity.jsonl > /dev/null
+	@$(AGENT) additivity --batch 8 --keep $(BENCH)/additivity.jsonl
+	@$(AGENT) self-check
+	@WATTFARM_LIBTORCH_LIB=$(LIBTORCH)/lib $(KIT)/run.sh --minutes 2 --device cpu --power off --networks '' --out $(BENCH)/duty
+	@grep 'of measuring' $(BENCH)/duty/report.md
 
 # Wants PyTorch and a few packages more: the generator's first lines name them. Files that are there are not made again.
 bench-onnx: bench-files ## exports every network of torchvision, and reads them against fvcore's counts

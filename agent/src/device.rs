@@ -66,6 +66,21 @@ pub fn pin(cores: &[usize]) -> std::io::Result<()> {
     Ok(())
 }
 
+/// Has this process end with the one that started it, and leaves it to that one to answer SIGINT and SIGTERM.
+pub(crate) fn end_with_parent() -> std::io::Result<()> {
+    // SAFETY: sets attributes of this process alone.
+    #[expect(unsafe_code, reason = "the standard library has no such calls")]
+    let status = unsafe {
+        libc::signal(libc::SIGINT, libc::SIG_IGN);
+        libc::signal(libc::SIGTERM, libc::SIG_IGN);
+        libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL)
+    };
+    match status {
+        0 => Ok(()),
+        _ => Err(std::io::Error::last_os_error()),
+    }
+}
+
 /// Bytes of memory that jobs may use: of all that there is, and of what can be allocated at the moment without swapping,
 /// on this machine or in the container that this process runs in. A fifth stays for others.
 pub fn memory() -> anyhow::Result<executor::Memory> {

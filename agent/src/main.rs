@@ -1,24 +1,24 @@
 //! `wattfarm-agent`: enrols this machine's device with a coordinator and measures for it.
 
+mod commands;
+
 use std::ffi::OsString;
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, mpsc};
-use std::thread;
-use std::time::{Duration, Instant};
+use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::Context as _;
 use clap::{Parser, Subcommand, ValueEnum};
 use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::{mpsc, watch};
 use tracing_subscriber::EnvFilter;
 use wattfarm_agent::device::{self, Cores, Wish};
 use wattfarm_agent::executor::{self, Executor, cuda};
 use wattfarm_agent::identity::{Rotation, StateFolder};
+use wattfarm_agent::measuring::{self, Bench, Word};
 use wattfarm_agent::meter::{Board, LockedClock, Session, Settings, Thoroughness, Tier};
-use wattfarm_agent::recipe::{Monotonic, Scratch};
-use wattfarm_agent::{additivity, worker};
-use wattfarm_cost::network::zoo;
-use wattfarm_cost::{Dtype, Platform};
+use wattfarm_agent::worker::{self, Hours, Keeper};
+use wattfarm_cost::Platform;
 use wattfarm_proto::connect::Connection;
 use wattfarm_proto::tls::TlsArgs;
 
@@ -55,6 +55,12 @@ struct Args {
     /// A name for people; the host's by default.
     #[arg(long)]
     name: Option<String>,
+    /// The hours of the day during which the device is lent, by this machine's own time: 22-7, or 22:30-7:15.
+    #[arg(long, env = "WATTFARM_HOURS")]
+    hours: Option<Hours>,
+    /// A job of which no call ends for so many seconds is given up, with the process that measures it.
+    #[arg(long, default_value_t = 300, value_parser = clap::value_parser!(u64).range(1..))]
+    call_limit: u64,
     /// How the log on stderr is written.
     #[arg(long, default_value = "text")]
     log_format: LogFormat,
@@ -66,14 +72,12 @@ struct Args {
 enum Command {
     /// Compares networks measured whole with the sum of their layers measured alone, on this device, without a
     /// coordinator.
-    Additivity {
-        /// Built-in networks.
-        #[arg(required = true)]
-        networks: Vec<String>,
-        /// Items in a batch.
-        #[arg(long, default_value_t = 1)]
-        batch: u64,
-    },
+    Additivity(commands::AdditivityArgs),
+    /// Measures a spread of layers twice in random order, and says how well they repeat and whether their intervals knew.
+    SelfCheck(commands::SelfCheckArgs),
+    /// The measuring process: what an agent starts, and nobody else.
+    #[command(hide = true)]
+    Measure,
 }
 
 /// How a GPU is run, and how its power is measured.
@@ -97,8 +101,8 @@ struct GpuArgs {
     /// Let cuDNN pick its algorithms by trying them.
     #[arg(long)]
     cudnn_benchmark: bool,
-    /// Device memory that jobs may use, in MiB; four fifths of all by default.
-    #[arg(long)]
+    /// Memory of the device that jobs may use, in MiB; four fifths of all by default. What needs more is infeasible here.
+    #[arg(long, value_parser = clap::value_parser!(u64).range(1..1 << 30))]
     memory_mib: Option<u64>,
     /// libtorch's CUDA part.
     #[arg(
@@ -149,15 +153,37 @@ fn main() -> anyhow::Result<()> {
     }
     let cores = Cores::split(args.core)?;
     match &args.command {
-        Some(Command::Additivity { networks, batch }) => {
-            print_additivity(&args, networks, *batch, &cores)
+        Some(Command::Additivity(wanted)) => {
+            let (platform, executor) = alone(&args, &cores)?;
+            commands::additivity(&platform.slug(), &executor, wanted)
         }
+        Some(Command::SelfCheck(wanted)) => {
+            let (platform, executor) = alone(&args, &cores)?;
+            commands::self_check(&platform.slug(), &executor, wanted)
+        }
+        Some(Command::Measure) => measure(&args, &cores),
         None => work(&args, &cores),
     }
 }
 
+/// The device for a command that needs no coordinator.
+fn alone(args: &Args, cores: &Cores) -> anyhow::Result<(Platform, Executor)> {
+    device::pin(&[cores.measuring]).context("pin to the measuring core")?;
+    let (platform, bench) = prepare(args, cores)?;
+    Ok((platform, (bench.executor)()))
+}
+
+/// The measuring process.
+fn measure(args: &Args, cores: &Cores) -> anyhow::Result<()> {
+    // Everything that this thread starts stays off the measuring core; it goes there itself when it begins to measure.
+    if let Err(error) = device::pin(&cores.others) {
+        tracing::warn!(%error, "could not keep off the measuring core");
+    }
+    measuring::serve(cores.measuring, || prepare(args, cores))
+}
+
 /// Finds the device that was wished for, and all that measures it.
-fn prepare(args: &Args, cores: &Cores) -> anyhow::Result<(Platform, worker::Bench)> {
+fn prepare(args: &Args, cores: &Cores) -> anyhow::Result<(Platform, Bench)> {
     let gpu = &args.gpu;
     anyhow::ensure!(
         (0.0..=1.0).contains(&gpu.power_share),
@@ -186,18 +212,24 @@ fn prepare(args: &Args, cores: &Cores) -> anyhow::Result<(Platform, worker::Benc
     };
     match index {
         None => {
-            let meter = match &gpu.nvml_library {
+            let board = match &gpu.nvml_library {
                 Some(library) => {
                     let board = Board::open(Some(library), 0).context("open the board")?;
-                    session(args, cores, board)?
+                    Some(Arc::new(board))
                 }
                 None => None,
             };
-            let memory = device::memory()?;
-            let bench = worker::Bench {
+            let mut memory = device::memory()?;
+            if let Some(mib) = gpu.memory_mib {
+                memory.limit = memory.limit.min(mib << 20);
+            }
+            let meter = board.clone().map(|board| session(args, cores, board));
+            let bench = Bench {
                 executor: Box::new(move || Executor::new(memory)),
-                meter,
+                meter: meter.transpose()?.flatten(),
+                board,
                 power_share: gpu.power_share,
+                state: args.state.clone(),
             };
             Ok((device::cpu_platform()?, bench))
         }
@@ -205,16 +237,17 @@ fn prepare(args: &Args, cores: &Cores) -> anyhow::Result<(Platform, worker::Benc
     }
 }
 
-fn prepare_gpu(
-    args: &Args,
-    cores: &Cores,
-    index: usize,
-) -> anyhow::Result<(Platform, worker::Bench)> {
+fn prepare_gpu(args: &Args, cores: &Cores, index: usize) -> anyhow::Result<(Platform, Bench)> {
     let gpu = &args.gpu;
     let visible = std::env::var("CUDA_VISIBLE_DEVICES").ok();
     let nvml_index = device::nvml_index(index, visible.as_deref())?;
     let open = || Board::open(gpu.nvml_library.as_deref(), nvml_index);
     let mut board = open().context("open the board through NVML")?;
+    // Whoever is there before us wants the board more than we do.
+    while let Some(process) = board.company() {
+        tracing::info!(process, "the board is somebody else's: waiting");
+        std::thread::sleep(Duration::from_secs(10));
+    }
     board
         .adopt(|| cuda::begin(index))
         .context("list the processes on the board")?;
@@ -239,21 +272,24 @@ fn prepare_gpu(
         gpu.cudnn_benchmark,
         locked_mhz,
     )?;
+    let board = Arc::new(board);
     let watched = open().context("open the board through NVML")?;
     let memory = executor::Memory {
         limit: gpu.memory_mib.unwrap_or(description.memory_mib / 5 * 4) << 20,
         available: Box::new(move || watched.free_bytes().unwrap_or(u64::MAX)),
     };
-    let bench = worker::Bench {
+    let bench = Bench {
         executor: Box::new(move || Executor::on_cuda(index, runtime, memory)),
-        meter: session(args, cores, board)?,
+        meter: session(args, cores, Arc::clone(&board))?,
+        board: Some(board),
         power_share: gpu.power_share,
+        state: args.state.clone(),
     };
     Ok((platform, bench))
 }
 
 /// The meter, if power is wanted.
-fn session(args: &Args, cores: &Cores, board: Board) -> anyhow::Result<Option<Session>> {
+fn session(args: &Args, cores: &Cores, board: Arc<Board>) -> anyhow::Result<Option<Session>> {
     let gpu = &args.gpu;
     let tier = match gpu.power {
         PowerChoice::Off => return Ok(None),
@@ -275,14 +311,7 @@ fn session(args: &Args, cores: &Cores, board: Board) -> anyhow::Result<Option<Se
 }
 
 fn work(args: &Args, cores: &Cores) -> anyhow::Result<()> {
-    let (platform, bench) = prepare(args, cores)?;
-    tracing::info!(
-        platform.slug = platform.slug(),
-        core = cores.measuring,
-        has_meter = bench.meter.is_some(),
-        "measures this device"
-    );
-    // Everything that this thread starts, the runtime's threads among it, stays off the measuring core.
+    // Everything that this process does stays off the measuring core, which its child keeps to.
     if let Err(error) = device::pin(&cores.others) {
         tracing::warn!(%error, "could not keep off the measuring core");
     }
@@ -291,9 +320,37 @@ fn work(args: &Args, cores: &Cores) -> anyhow::Result<()> {
         .enable_all()
         .build()
         .context("start the runtime")?;
-    // Who this agent is comes first: without an identity there is nothing to measure, and no thread to end.
-    let (rotation, identity, connection, spooled, mut terminate) = runtime.block_on(async {
+    runtime.block_on(async {
+        let mut terminate = signal(SignalKind::terminate()).context("watch for SIGTERM")?;
+        let mut stop = std::pin::pin!(async move {
+            tokio::select! {
+                _ = terminate.recv() => (),
+                _ = tokio::signal::ctrl_c() => (),
+            }
+            tracing::info!("stopping");
+        });
         let state = StateFolder::open(&args.state)?;
+        let (jobs, job_queue) = mpsc::channel(1);
+        let (words, mut news) = mpsc::channel(64);
+        let (wish, wishes) = watch::channel(worker::Wish::Measure);
+        let keeper = Keeper {
+            command: Box::new(measuring_command()?),
+            silence_max: Duration::from_secs(args.call_limit),
+        };
+        let keeping = tokio::spawn(keeper.keep(job_queue, words, wishes));
+        let first = tokio::select! {
+            first = news.recv() => first,
+            () = &mut stop => return Ok(()),
+        };
+        let Some(Word::Ready(platform)) = first else {
+            keeping.await.context("keep the measuring process")??;
+            anyhow::bail!("the measuring process did not say what device it has");
+        };
+        tracing::info!(
+            platform.slug = platform.slug(),
+            core = cores.measuring,
+            "measures this device"
+        );
         let name = args.name.clone().unwrap_or_else(device::host);
         let coordinator = args.tls.target(&args.coordinator)?;
         let identity = state
@@ -304,101 +361,29 @@ fn work(args: &Args, cores: &Cores) -> anyhow::Result<()> {
         let life = (days > 0).then(|| Duration::from_secs(days * 24 * 3600));
         let rotation = Rotation::new(state, coordinator, life);
         let spooled = worker::Spool::open(&args.state).context("open the spool of reports")?;
-        let terminate = signal(SignalKind::terminate()).context("watch for SIGTERM")?;
-        anyhow::Ok((rotation, identity, connection, spooled, terminate))
-    })?;
-
-    let stopping = Arc::new(AtomicBool::new(false));
-    let (jobs, job_queue) = mpsc::sync_channel(1);
-    let (result_queue, results) = tokio::sync::mpsc::channel(64);
-    let measuring = thread::Builder::new().name("measuring".to_owned()).spawn({
-        let (stopping, core) = (Arc::clone(&stopping), cores.measuring);
-        move || {
-            if let Err(error) = device::pin(&[core]) {
-                tracing::warn!(core, %error, "could not pin the measuring thread");
-            }
-            worker::measuring_thread(bench, &job_queue, &result_queue, &stopping);
+        tracing::info!(agent.id = %identity.agent, "ready");
+        let process = worker::Process {
+            jobs,
+            news,
+            wish,
+            hours: args.hours.unwrap_or(Hours::ALWAYS),
+        };
+        let done = worker::run(connection, rotation, process, &platform, spooled, stop).await;
+        // A keeper that failed is why the worker did.
+        match keeping.await.context("keep the measuring process")? {
+            Ok(()) => done,
+            Err(error) => Err(error),
         }
-    });
-    let measuring = measuring.context("start the measuring thread")?;
-    let stop = async move {
-        tokio::select! {
-            _ = terminate.recv() => (),
-            _ = tokio::signal::ctrl_c() => (),
-        }
-        tracing::info!("stopping");
-    };
-    tracing::info!(agent.id = %identity.agent, "ready");
-    let done = runtime.block_on(worker::run(
-        connection,
-        rotation,
-        jobs,
-        results,
-        spooled,
-        Arc::clone(&stopping),
-        stop,
-    ));
-    stopping.store(true, Ordering::Relaxed);
-    // A call of a large network can take longer than anybody waits for an agent to end: it ends with the process then.
-    let patience = Instant::now() + Duration::from_secs(2);
-    while !measuring.is_finished() && Instant::now() < patience {
-        thread::sleep(Duration::from_millis(10));
-    }
-    if !measuring.is_finished() {
-        leave(&done);
-    }
-    if measuring.join().is_err() {
-        anyhow::bail!("the measuring thread panicked");
-    }
-    done
+    })
 }
 
-/// Ends the process at once: libtorch's destructors must not run under a thread that is still in it.
-fn leave(done: &anyhow::Result<()>) -> ! {
-    if let Err(error) = done {
-        tracing::error!("{error:#}");
-    }
-    // SAFETY: ends the process, and returns to nobody. The log on stderr is not buffered.
-    #[expect(
-        unsafe_code,
-        reason = "the standard library only ends a process with its destructors"
-    )]
-    unsafe {
-        libc::_exit(i32::from(done.is_err()))
-    }
-}
-
-#[expect(clippy::print_stdout, reason = "the command's answer")]
-fn print_additivity(
-    args: &Args,
-    networks: &[String],
-    batch: u64,
-    cores: &Cores,
-) -> anyhow::Result<()> {
-    let networks: Vec<_> = networks
-        .iter()
-        .map(|name| zoo::build(name, Some(batch), Dtype::F32))
-        .collect::<Result<_, _>>()?;
-    device::pin(&[cores.measuring]).context("pin to the measuring core")?;
-    let (_, bench) = prepare(args, cores)?;
-    let executor = (bench.executor)();
-    let (mut scratch, clock) = (Scratch::for_recipes(), Monotonic::start());
-    println!(
-        "{:28} {:>5} {:>10} {:>10} {:>8} {:>8}",
-        "network", "batch", "whole ms", "layers ms", "gap %", "drift %"
-    );
-    let mut squares = 0.0;
-    for network in &networks {
-        let gap = additivity::gap(network, &executor, &mut scratch, &clock)?;
-        executor.release_memory();
-        squares += gap.percent().powi(2);
-        let whole = f64::midpoint(gap.whole_before_ms, gap.whole_after_ms);
-        let (percent, drift) = (gap.percent(), gap.drift_percent());
-        println!(
-            "{:28} {batch:>5} {whole:>10.3} {:>10.3} {percent:>+8.1} {drift:>+8.1}",
-            gap.network, gap.layers_ms
-        );
-    }
-    println!("RMSPE {:.2} %", (squares / networks.len() as f64).sqrt());
-    Ok(())
+/// This binary once more, as the measuring process.
+fn measuring_command() -> anyhow::Result<impl Fn() -> tokio::process::Command + Send + Sync> {
+    let binary = std::env::current_exe().context("find this binary")?;
+    let arguments: Vec<OsString> = std::env::args_os().skip(1).collect();
+    Ok(move || {
+        let mut command = tokio::process::Command::new(&binary);
+        command.args(&arguments).arg("measure");
+        command
+    })
 }

@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 use tempfile::TempDir;
 use uuid::Uuid;
 use wattfarm_cost::Measurement;
+use wattfarm_nvml_sim::{Class, Event, Happening, Script, Simulation};
 use wattfarm_proto::connect::{Connection, unary};
 use wattfarm_proto::v1;
 
@@ -119,9 +120,14 @@ impl Farm {
     }
 
     fn agent(&self, token: Option<&str>) -> Process {
+        self.agent_with(token, &[])
+    }
+
+    fn agent_with(&self, token: Option<&str>, options: &[&str]) -> Process {
         let state = self.text("agent");
         let mut arguments = vec!["--coordinator", &self.address, "--state", &state];
         arguments.extend(token.iter().flat_map(|token| ["--token", token]));
+        arguments.extend(options);
         self.spawn("wattfarm-agent", &arguments)
     }
 
@@ -170,6 +176,39 @@ impl Farm {
             );
         }
         Some(books)
+    }
+
+    /// The platform's slug, once the agent has enrolled.
+    async fn platform(&self) -> String {
+        wait_for("the platform", async || {
+            let request = v1::ListPlatformsRequest::default();
+            let mut models = self.connection().models();
+            let listed = models.list_platforms(unary(request)).await.ok()?;
+            let platforms = listed.into_inner().platforms;
+            platforms.into_iter().next().map(|platform| platform.slug)
+        })
+        .await
+    }
+
+    /// Asks for models of these kinds; returns the campaign's id.
+    async fn request(&self, kinds: &[&str], jobs: u64) -> String {
+        let id = Uuid::now_v7().to_string();
+        let campaign = v1::CampaignRequest {
+            campaign_id: id.clone(),
+            platform: self.platform().await,
+            kinds: kinds.iter().map(|&kind| kind.to_owned()).collect(),
+            budget: Some(v1::campaign_request::Budget {
+                budget: Some(v1::campaign_request::budget::Budget::Jobs(jobs)),
+            }),
+            ..v1::CampaignRequest::default()
+        };
+        let request = v1::RequestModelsRequest {
+            campaign: Some(campaign),
+        };
+        let mut models = self.connection().models();
+        let requested = models.request_models(unary(request)).await;
+        requested.expect("requested");
+        id
     }
 
     async fn campaign(&self, id: &str) -> Option<v1::Campaign> {
@@ -234,37 +273,8 @@ async fn a_campaign_survives_kills() {
     let mut coordinator = farm.coordinator().await;
     let trainer = farm.trainer();
     let mut agent = farm.agent(Some(&farm.token().await));
-    let platform = wait_for("the platform", async || {
-        let request = v1::ListPlatformsRequest::default();
-        let listed = farm
-            .connection()
-            .models()
-            .list_platforms(unary(request))
-            .await
-            .ok()?
-            .into_inner()
-            .platforms;
-        listed.into_iter().next().map(|platform| platform.slug)
-    });
-    let platform = platform.await;
-    let id = Uuid::now_v7().to_string();
-    let campaign = v1::CampaignRequest {
-        campaign_id: id.clone(),
-        platform: platform.clone(),
-        kinds: ["relu", "softmax", "permute"].map(str::to_owned).to_vec(),
-        budget: Some(v1::campaign_request::Budget {
-            budget: Some(v1::campaign_request::budget::Budget::Jobs(JOBS)),
-        }),
-        ..v1::CampaignRequest::default()
-    };
-    let request = v1::RequestModelsRequest {
-        campaign: Some(campaign),
-    };
-    farm.connection()
-        .models()
-        .request_models(unary(request))
-        .await
-        .expect("requested");
+    let id = farm.request(&["relu", "softmax", "permute"], JOBS).await;
+    let platform = farm.platform().await;
 
     for kill in 1..=2 {
         let before = wait_for("measurements", async || {
@@ -332,6 +342,117 @@ async fn a_campaign_survives_kills() {
         coordinator.terminate().success(),
         "the coordinator ends cleanly"
     );
+}
+
+/// The measuring process of an agent: the only child that it has.
+fn measuring_process(agent: u32) -> Option<u32> {
+    let children = std::fs::read_to_string(format!("/proc/{agent}/task/{agent}/children"));
+    let mut all = children.ok()?;
+    // The thread that started it may be another one.
+    for task in std::fs::read_dir(format!("/proc/{agent}/task")).ok()? {
+        let path = task.ok()?.path().join("children");
+        all += &std::fs::read_to_string(path).unwrap_or_default();
+    }
+    all.split_whitespace().next()?.parse().ok()
+}
+
+/// Sends a signal that a test cannot send itself.
+fn signal(name: &str, process: u32) {
+    let sent = Command::new("kill")
+        .args([name, &process.to_string()])
+        .status();
+    assert!(sent.expect("kill runs").success());
+}
+
+/// A call that never ends is ended, with the process that is in it, and one that takes its process along is survived: the
+/// agent lives on, and so do the jobs behind.
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn an_agent_outlives_what_hangs_and_what_crashes() {
+    const JOBS: u64 = 60;
+    let folder = tempfile::tempdir().expect("a folder");
+    let mut farm = Farm {
+        folder,
+        address: "127.0.0.1:0".to_owned(),
+    };
+    let coordinator = farm.coordinator().await;
+    let trainer = farm.trainer();
+    let agent = farm.agent_with(Some(&farm.token().await), &["--call-limit", "2"]);
+    let id = farm.request(&["relu", "softmax"], JOBS).await;
+    for (kill, signal_name) in [(1, "-STOP"), (2, "-ABRT")] {
+        wait_for("measurements", async || {
+            farm.books().await.filter(|books| books.len() >= kill * 10)
+        })
+        .await;
+        let process = measuring_process(agent.0.id()).expect("it measures");
+        signal(signal_name, process);
+        let another = async || measuring_process(agent.0.id()).filter(|now| *now != process);
+        wait_for("another measuring process", another).await;
+    }
+    let ended = wait_for("the campaign to end", async || {
+        farm.campaign(&id)
+            .await
+            .filter(|campaign| campaign.ended_at_ms.is_some())
+    });
+    assert_eq!(ended.await.state(), v1::CampaignState::Exhausted);
+    let books = wait_for("the books", async || farm.books().await).await;
+    check_books(&books);
+    let log = std::fs::read_to_string(farm.path("wattfarm-agent.log")).expect("a log");
+    for reason in ["nothing moved on for 2 s", "its process died: signal: 6"] {
+        assert!(log.contains(reason), "`{reason}` is not in {log}");
+    }
+    assert!(agent.terminate().success(), "the agent ends cleanly");
+    assert!(trainer.terminate().success(), "the trainer ends cleanly");
+    assert!(coordinator.terminate().success());
+}
+
+/// Somebody else computes on the board from the fifth second of its driver on: nothing is measured while they do, and the
+/// agent goes on when they have gone.
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn the_device_is_left_to_whoever_else_wants_it() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let mut script = Script::of_class(Class::Hopper);
+    script.boards[0].events.push(Event {
+        from_s: 5.0,
+        to_s: Some(20.0),
+        what: Happening::ComputeProcess(4711),
+    });
+    let library = Simulation::place(folder.path(), &script).expect("the simulated driver");
+    let library = library.display().to_string();
+    let mut farm = Farm {
+        folder,
+        address: "127.0.0.1:0".to_owned(),
+    };
+    let _coordinator = farm.coordinator().await;
+    let _trainer = farm.trainer();
+    let options = [
+        "--device",
+        "cpu",
+        "--nvml-library",
+        &library,
+        "--power",
+        "off",
+    ];
+    let agent = farm.agent_with(Some(&farm.token().await), &options);
+    farm.request(&["relu", "softmax"], 100_000).await;
+    let log = farm.path("wattfarm-agent.log");
+    let noticed = async || {
+        let log = std::fs::read_to_string(&log).unwrap_or_default();
+        log.contains("somebody else").then_some(())
+    };
+    wait_for("the stranger to be noticed", noticed).await;
+    // What was measured before they came is still on its way.
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    let count = async || farm.books().await.map(|books| books.len());
+    let before = wait_for("the books", count).await;
+    tokio::time::sleep(Duration::from_secs(3)).await;
+    assert_eq!(
+        wait_for("the books", count).await,
+        before,
+        "nothing is measured"
+    );
+    let goes_on = async || count().await.filter(|count| *count > before);
+    wait_for("the agent to go on", goes_on).await;
+    assert!(agent.terminate().success(), "the agent ends cleanly");
 }
 
 /// An agent of a farm that has forgotten it: an error, while the measuring thread waits for jobs.

@@ -68,6 +68,8 @@ struct Played {
     time: PlayedTime,
     call: Call,
     next_poll_s: f64,
+    /// Nobody polls from the first moment to the second.
+    blind_s: Option<(f64, f64)>,
     _folder: tempfile::TempDir,
 }
 
@@ -88,6 +90,7 @@ impl Played {
             time,
             call,
             next_poll_s: 0.0,
+            blind_s: None,
             _folder: folder,
         }
     }
@@ -99,7 +102,10 @@ impl Played {
             *self.time.now_s.lock().expect("no panic") = next_s;
             self.simulation.set_time(next_s);
             if next_s >= self.next_poll_s {
-                self.recorder().poll(trace);
+                let is_blind = |(from_s, to_s)| from_s <= next_s && next_s < to_s;
+                if !self.blind_s.is_some_and(is_blind) {
+                    self.recorder().poll(trace);
+                }
                 self.next_poll_s = next_s + POLL_S;
             }
             if next_s >= until_s {
@@ -385,6 +391,16 @@ fn every_void_has_its_reason() {
     ));
     assert!(matches!(void(Happening::Lost), Void::Fault(_)));
 
+    // One that stops on the way has moved, but for too short a time.
+    assert!(matches!(
+        void(Happening::CounterStuck),
+        Void::TooFewTicks { .. }
+    ));
+    let unread = trial(None, &|played| played.blind_s = Some((2.0, 3.5)));
+    assert!(
+        matches!(unread, Err(NoFigure::Void(Void::NotRead(gap_s))) if (gap_s - 1.5).abs() < 0.01),
+        "{unread:?}"
+    );
     let slept = trial(None, &|played| played.time.sleep = Some((2.0, 30.0)));
     assert_eq!(slept, Err(NoFigure::Void(Void::Slept(30.0))));
     let set = trial(None, &|played| played.time.time_set = Some((2.0, -3600.0)));
@@ -392,6 +408,46 @@ fn every_void_has_its_reason() {
         matches!(set, Err(NoFigure::Void(Void::TimeSet(by_s))) if (by_s + 3600.0).abs() < 1e-3),
         "{set:?}"
     );
+}
+
+#[test]
+fn a_counter_that_stands_still_is_void() {
+    let (class, ground) = quiet();
+    let mut script = Script::of_class(Class::Hopper);
+    script.boards[0].events.push(Event {
+        from_s: 0.0,
+        to_s: None,
+        what: Happening::CounterStuck,
+    });
+    let mut played = Played::new(&script, Call::steady(400.0));
+    let found = power_trial(&mut played, &class, &ground, &policy(Tier::Light));
+    assert_eq!(found, Err(NoFigure::Void(Void::CounterStuck)));
+}
+
+/// A board whose only reading changes once in a while: a short window has too few changes for a figure.
+#[test]
+fn a_source_that_hardly_changes_is_void() {
+    let slow = wattfarm_nvml_sim::Sensor {
+        update_s: 0.4,
+        ..Class::Turing.sensors().usage.expect("it has one")
+    };
+    let sensors = Sensors {
+        usage: Some(slow),
+        average: None,
+        instant: None,
+        counter: None,
+    };
+    let mut played = Played::new(
+        &Script::of_class(Class::Custom(sensors)),
+        Call::steady(400.0),
+    );
+    let class = probed(&mut played);
+    let found = measured(&mut played, &class, &policy(Tier::Light));
+    let Err(NoFigure::Void(Void::TooFewTicks { of, ticks, wanted })) = found else {
+        panic!("not void: {found:?}")
+    };
+    assert_eq!((of, wanted), (Source::Usage, 20));
+    assert!(ticks < 10, "{ticks} changes in 3 s");
 }
 
 /// Rule 7: a locked clock is put back whatever happens, and one that drifts voids the trial.

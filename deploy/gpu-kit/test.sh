@@ -16,14 +16,14 @@ export WATTFARM_NVML_SIM=$here/simulated-box.json
 # Stopped early: it leaves its files all the same.
 "$kit/run.sh" --minutes 10 --out "$out/campaign" --device cpu --networks neuralpower/cifar10-6conv &
 running=$!
-sleep "${STOP_AFTER:-100}"
+sleep "${STOP_AFTER:-85}"
 kill -TERM $running
 status=0; wait $running || status=$?
 [ $status = 130 ] || { echo "stopped early, it ended with $status" >&2; exit 1; }
 before=$(wc -l < "$out/campaign/measurements.csv")
 
 # And goes on, to its end.
-"$kit/run.sh" --minutes "${MINUTES:-1.5}" --resume "$out/campaign" --device cpu --networks neuralpower/cifar10-6conv
+"$kit/run.sh" --minutes "${MINUTES:-2}" --resume "$out/campaign" --device cpu --networks neuralpower/cifar10-6conv
 after=$(wc -l < "$out/campaign/measurements.csv")
 
 cat "$out/campaign/report.md"

@@ -3,6 +3,7 @@
 use tch::{TchError, Tensor};
 use wattfarm_cost::layer::{Activation, Conv2d, Layer, Op, Recurrent, Shape};
 
+use super::flush::flush;
 use super::values::Values;
 use super::{empty, kind, sizes};
 use crate::recipe::{Failure, Workload};
@@ -272,15 +273,41 @@ pub(super) fn check_supported(layer: &Layer) -> Result<(), Failure> {
 /// A layer with its own inputs.
 pub(super) struct LayerWorkload {
     layer: Layer,
+    values: Values,
+    /// The layer's tensors at one place in memory, or at several.
+    places: Vec<Place>,
+    /// Where it is called next.
+    at: usize,
+    /// Whether inputs hold what a layer of this kind reads in networks.
+    is_likely: bool,
+}
+
+/// A layer's tensors.
+struct Place {
     parameters: Vec<Tensor>,
     /// What the inputs are written from: written anew before each call, as a layer before would.
     sources: Vec<Tensor>,
     inputs: Vec<Tensor>,
 }
 
+/// A layer of more bytes than this stays in one place: it fills any cache wherever it lies.
+const MOVED_MAX: u64 = 32 << 20;
+
 impl LayerWorkload {
     pub(super) fn build(layer: &Layer, values: &Values) -> Result<Self, Failure> {
         check_supported(layer)?;
+        Ok(Self {
+            layer: layer.clone(),
+            values: values.share(),
+            places: vec![Place::new(layer, values)?],
+            at: 0,
+            is_likely: false,
+        })
+    }
+}
+
+impl Place {
+    fn new(layer: &Layer, values: &Values) -> Result<Self, Failure> {
         let kind = kind(layer.dtype())?;
         let make = |shape: &Shape| {
             let mut tensor = empty(shape, kind, layer.memory_format())?;
@@ -300,7 +327,6 @@ impl LayerWorkload {
             .map(make)
             .collect::<Result<Vec<_>, Failure>>()?;
         Ok(Self {
-            layer: layer.clone(),
             parameters: parameters(layer, values)?,
             sources,
             inputs,
@@ -308,10 +334,38 @@ impl LayerWorkload {
     }
 }
 
+impl Place {
+    /// A max pool's comparisons are branches, and in networks it reads what a rectifier wrote, behind sums over windows that
+    /// overlap: half of it zeros, and neighbours alike. No other layer's time was seen to depend on its values.
+    fn use_likely_values(&mut self, layer: &Layer) -> Result<(), Failure> {
+        let _guard = tch::no_grad_guard();
+        if let Op::MaxPool2d(_) = layer.op() {
+            for source in &mut self.sources {
+                let smooth = source
+                    .f_to_kind(tch::Kind::Float)?
+                    .f_avg_pool2d([3, 3], [1, 1], [1, 1], false, true, None::<i64>)?
+                    .f_relu()?;
+                source.f_copy_(&smooth)?;
+            }
+        }
+        Ok(())
+    }
+}
+
 impl Workload for LayerWorkload {
     fn write_inputs(&mut self) -> Result<(), Failure> {
         let _guard = tch::no_grad_guard();
-        // The buffer that the output will get was freed by a layer shortly before: it is allocated, written and freed.
+        let Place {
+            inputs, sources, ..
+        } = &mut self.places[self.at];
+        for (input, source) in inputs.iter_mut().zip(sources) {
+            input.f_copy_(source)?;
+        }
+        Ok(())
+    }
+
+    fn write_output(&mut self) -> Result<(), Failure> {
+        let _guard = tch::no_grad_guard();
         if !self.layer.is_view() {
             let mut buffer = empty(
                 &self.layer.output_shape(),
@@ -320,16 +374,38 @@ impl Workload for LayerWorkload {
             )?;
             let _ = buffer.f_fill_(1.0)?;
         }
-        for (input, source) in self.inputs.iter_mut().zip(&self.sources) {
-            input.f_copy_(source)?;
+        Ok(())
+    }
+
+    fn use_likely_values(&mut self) -> Result<(), Failure> {
+        self.is_likely = true;
+        let mut places = self.places.iter_mut();
+        places.try_for_each(|place| place.use_likely_values(&self.layer))
+    }
+
+    fn flush_weights(&mut self) -> Result<(), Failure> {
+        self.places[self.at].parameters.iter().for_each(flush);
+        Ok(())
+    }
+
+    fn next_place(&mut self, count: usize) -> Result<(), Failure> {
+        let _guard = tch::no_grad_guard();
+        if self.places.len() < count && self.layer.work().bytes() <= MOVED_MAX {
+            let mut place = Place::new(&self.layer, &self.values)?;
+            if self.is_likely {
+                place.use_likely_values(&self.layer)?;
+            }
+            self.places.push(place);
         }
+        self.at = (self.at + 1) % self.places.len();
         Ok(())
     }
 
     fn call(&mut self) -> Result<(), Failure> {
         let _guard = tch::no_grad_guard();
-        let inputs: Vec<&Tensor> = self.inputs.iter().collect();
-        forward(&self.layer, &self.parameters, &inputs).map(drop)?;
+        let place = &self.places[self.at];
+        let inputs: Vec<&Tensor> = place.inputs.iter().collect();
+        forward(&self.layer, &place.parameters, &inputs).map(drop)?;
         Ok(())
     }
 }
@@ -345,8 +421,9 @@ mod tests {
     fn output(layer: &Layer) -> Result<Tensor, Failure> {
         let values = Values::new();
         let workload = LayerWorkload::build(layer, &values)?;
-        let inputs: Vec<&Tensor> = workload.inputs.iter().collect();
-        Ok(forward(layer, &workload.parameters, &inputs)?)
+        let place = &workload.places[0];
+        let inputs: Vec<&Tensor> = place.inputs.iter().collect();
+        Ok(forward(layer, &place.parameters, &inputs)?)
     }
 
     fn with(kind: Kind, changes: &[(&'static str, &str)]) -> Layer {
@@ -375,6 +452,27 @@ mod tests {
                 "{kind}: all values alike or not finite"
             );
         }
+    }
+
+    /// Two places hold the same values elsewhere, and a large layer stays where it is.
+    #[test]
+    fn a_layer_is_called_at_two_places() {
+        let values = Values::new();
+        let layer = Kind::MaxPool2d.example();
+        let mut workload = LayerWorkload::build(&layer, &values).expect("built");
+        workload.use_likely_values().expect("rectified");
+        for _ in 0..3 {
+            workload.next_place(2).expect("made");
+        }
+        assert_eq!((workload.places.len(), workload.at), (2, 1));
+        let [first, second] = [0, 1].map(|at: usize| &workload.places[at].sources[0]);
+        assert!(first.equal(second) && first.data_ptr() != second.data_ptr());
+        assert!(first.min().double_value(&[]) == 0.0, "rectified");
+
+        let large = with(Kind::Relu, &[("features", "10000000")]);
+        let mut workload = LayerWorkload::build(&large, &values).expect("built");
+        workload.next_place(2).expect("stays");
+        assert_eq!((workload.places.len(), workload.at), (1, 0));
     }
 
     #[test]

@@ -2,6 +2,7 @@
 
 mod allocator;
 pub mod cuda;
+mod flush;
 mod layer;
 mod network;
 mod values;
@@ -10,7 +11,7 @@ use std::rc::Rc;
 use std::sync::OnceLock;
 
 use tch::{Kind, TchError, Tensor};
-use wattfarm_cost::layer::{Dtype, MemoryFormat, Shape};
+use wattfarm_cost::layer::{Dtype, Layer, MemoryFormat, Shape};
 use wattfarm_cost::measurement::Subject;
 use wattfarm_cost::network::{NetworkBuilder, window};
 
@@ -192,6 +193,20 @@ pub fn probe_load() -> Subject {
             .finish()
             .expect("a convolution that every test builds"),
     )
+}
+
+/// The layer that an agent's canary is: a convolution that every device runs in a millisecond or so, and that stays in a
+/// CPU's own cache, where strangers' work reaches it least. Another one is another canary.
+pub fn canary_layer() -> Layer {
+    let batch = if device().is_cuda() { 64 } else { 1 };
+    let mut builder = NetworkBuilder::new("canary", vec![batch, 64, 28, 28], Dtype::F32);
+    let input = builder.input();
+    builder.conv2d("conv", input, 64, window(3, 1, 1), 1, false);
+    let network = builder
+        .finish()
+        .expect("a convolution that every test builds");
+    let first = network.layers().next();
+    first.expect("it has one layer").1.clone()
 }
 
 fn sizes(shape: &Shape) -> Vec<i64> {

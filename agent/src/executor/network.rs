@@ -122,6 +122,10 @@ impl Workload for NetworkWorkload {
     }
 
     fn call(&mut self) -> Result<(), Failure> {
+        self.call_in_steps(&mut |_| ())
+    }
+
+    fn call_in_steps(&mut self, done: &mut dyn FnMut(usize)) -> Result<(), Failure> {
         let _guard = tch::no_grad_guard();
         let mut made: Vec<Option<Tensor>> = Vec::with_capacity(self.network.nodes().len());
         for (index, node) in self.network.nodes().iter().enumerate() {
@@ -152,6 +156,7 @@ impl Workload for NetworkWorkload {
             for &node in &self.freed_after[index] {
                 made[node] = None;
             }
+            done(index);
         }
         Ok(())
     }

@@ -24,6 +24,13 @@ impl Values {
         }
     }
 
+    /// The same pool once more.
+    pub(super) fn share(&self) -> Self {
+        Self {
+            pool: self.pool.shallow_clone(),
+        }
+    }
+
     /// Fills a tensor, whatever its strides, with `mean + deviation * normal`.
     pub(super) fn fill(
         &self,

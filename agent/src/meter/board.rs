@@ -203,6 +203,17 @@ impl Board {
         })
     }
 
+    /// The process of somebody else that is on the board, if the board can be asked.
+    pub fn company(&self) -> Option<u32> {
+        match self.processes() {
+            Ok(all) => all.difference(&self.ours).next().copied(),
+            Err(error) => {
+                tracing::warn!(%error, "could not ask the board who is on it");
+                None
+            }
+        }
+    }
+
     /// Everybody who computes or draws on the board.
     fn processes(&self) -> Result<BTreeSet<u32>, Fault> {
         let device = self.device()?;

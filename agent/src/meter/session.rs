@@ -3,7 +3,7 @@
 use std::cell::Cell;
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
@@ -17,7 +17,7 @@ use super::recorder::Recorder;
 use super::stage::{Bench, MachineTime, Work};
 use super::trial::{Ground, NoFigure, Policy, Tier, Trial, idle_power, power_trial};
 use super::void::Void;
-use crate::recipe::{Failure, Workload};
+use crate::recipe::{Failure, Pulse, Workload};
 
 /// How power is to be measured on this board.
 #[derive(Debug, Clone, PartialEq)]
@@ -52,7 +52,7 @@ const GROUND_S: f64 = 1.0;
 
 /// A board that is ready to be measured.
 pub struct Session {
-    board: Board,
+    board: Arc<Board>,
     description: Description,
     class: Option<SensorClass>,
     settings: Settings,
@@ -65,7 +65,7 @@ impl Session {
     ///
     /// # Errors
     /// When the board doesn't answer or a stored class can't be read.
-    pub fn new(board: Board, settings: Settings) -> anyhow::Result<Self> {
+    pub fn new(board: Arc<Board>, settings: Settings) -> anyhow::Result<Self> {
         LockedClock::put_back_leftover(&board);
         let description = board.describe().context("ask the board what it is")?;
         let class = stored(&settings.state)?
@@ -102,33 +102,18 @@ impl Session {
         }
     }
 
-    /// The process of somebody else that is on the board, if the board can be asked.
-    pub fn company(&self) -> Option<u32> {
-        match self.board.state() {
-            Ok(state) => state.foreign,
-            Err(error) => {
-                tracing::warn!(%error, "could not ask the board who is on it");
-                None
-            }
-        }
-    }
-
     /// Finds out what the board's sensors are like unless that is known, with `workload` as its load.
     ///
     /// # Errors
     /// When the conditions forbid it, the work fails, or the class cannot be stored.
-    pub fn learn(
-        &mut self,
-        workload: &mut dyn Workload,
-        stopping: &AtomicBool,
-    ) -> Result<(), NoFigure> {
+    pub fn learn(&mut self, workload: &mut dyn Workload, pulse: &Pulse) -> Result<(), NoFigure> {
         if self.class.is_some() {
             return Ok(());
         }
         tracing::info!("probing the board's sensors");
-        let mut work = BackToBack { workload, stopping };
+        let mut work = BackToBack { workload, pulse };
         let recorder = Recorder::new(&self.board, &self.time);
-        let mut bench = Bench::new(recorder, &mut work, stopping, &self.settings.cores);
+        let mut bench = Bench::new(recorder, &mut work, pulse, &self.settings.cores);
         let class = probe(&mut bench, self.settings.thoroughness)?;
         tracing::info!("{}", class.summary());
         if let Err(error) = store(&self.settings.state, &class) {
@@ -146,14 +131,14 @@ impl Session {
         &self,
         workload: &mut dyn Workload,
         locked_mhz: Option<u32>,
-        stopping: &AtomicBool,
+        pulse: &Pulse,
     ) -> Result<Option<Found>, NoFigure> {
         let Some(class) = &self.class else {
             return Ok(None);
         };
-        let mut work = BackToBack { workload, stopping };
+        let mut work = BackToBack { workload, pulse };
         let recorder = Recorder::new(&self.board, &self.time);
-        let mut bench = Bench::new(recorder, &mut work, stopping, &self.settings.cores);
+        let mut bench = Bench::new(recorder, &mut work, pulse, &self.settings.cores);
         let policy = Policy {
             tier: self.settings.tier,
             gain: self.settings.gain,
@@ -212,7 +197,7 @@ impl Trial {
 /// A workload, call after call, with the device's queue never empty.
 struct BackToBack<'a> {
     workload: &'a mut dyn Workload,
-    stopping: &'a AtomicBool,
+    pulse: &'a Pulse,
 }
 
 /// Calls are launched for about this long before they are waited for: the wait leaves the device idle for some
@@ -223,9 +208,7 @@ impl Work for BackToBack<'_> {
     fn run_until(&mut self, until: Instant) -> Result<u64, Failure> {
         let (mut calls, mut burst) = (0, 1u32);
         while calls == 0 || Instant::now() < until {
-            if self.stopping.load(Ordering::Relaxed) {
-                return Err(Failure::Interrupted);
-            }
+            self.pulse.beat()?;
             let began = Instant::now();
             for _ in 0..burst {
                 self.workload.launch()?;

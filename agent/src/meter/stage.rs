@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use super::recorder::{Offsets, Recorder, Timepiece};
 use super::trace::Trace;
-use crate::recipe::Failure;
+use crate::recipe::{Failure, Pulse};
 
 /// A time during which the device was busy without a break, by the stage's clock.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -99,7 +99,7 @@ const IDLE_SLICE_S: f64 = 0.1;
 pub struct Bench<'a> {
     recorder: Recorder<'a>,
     work: &'a mut dyn Work,
-    stopping: &'a AtomicBool,
+    pulse: &'a Pulse,
     /// Where the polling thread may run.
     cores: &'a [usize],
 }
@@ -109,13 +109,13 @@ impl<'a> Bench<'a> {
     pub fn new(
         recorder: Recorder<'a>,
         work: &'a mut dyn Work,
-        stopping: &'a AtomicBool,
+        pulse: &'a Pulse,
         cores: &'a [usize],
     ) -> Self {
         Self {
             recorder,
             work,
-            stopping,
+            pulse,
             cores,
         }
     }
@@ -141,13 +141,6 @@ impl<'a> Bench<'a> {
             acted
         })
     }
-
-    fn check(&self) -> Result<(), Failure> {
-        match self.stopping.load(Ordering::Relaxed) {
-            true => Err(Failure::Interrupted),
-            false => Ok(()),
-        }
-    }
 }
 
 impl Stage for Bench<'_> {
@@ -156,7 +149,7 @@ impl Stage for Bench<'_> {
     }
 
     fn busy(&mut self, seconds: f64, trace: &mut Trace) -> Result<Busy, Failure> {
-        self.check()?;
+        self.pulse.beat()?;
         self.polled(trace, |bench| {
             let time = bench.recorder.time();
             let from_s = time.now_s();
@@ -175,7 +168,7 @@ impl Stage for Bench<'_> {
         self.polled(trace, |bench| {
             let until_s = bench.recorder.time().now_s() + seconds;
             loop {
-                bench.check()?;
+                bench.pulse.beat()?;
                 let left_s = until_s - bench.recorder.time().now_s();
                 if left_s <= 0.0 {
                     return Ok(());

@@ -5,10 +5,10 @@
 mod cache;
 mod calls;
 mod clock;
+mod pulse;
 mod statistics;
 mod stop;
 
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use wattfarm_cost::measurement::{Recipe, Runtime};
@@ -16,16 +16,38 @@ use wattfarm_cost::measurement::{Recipe, Runtime};
 pub use cache::Scratch;
 use calls::Calls;
 pub use clock::{Clock, Monotonic};
-pub use statistics::{mean_half_width, median_interval};
+pub use pulse::Pulse;
+pub use statistics::{Confidence, Interval, mean_half_width, median_interval};
 pub use stop::{Spent, StopRule, Verdict};
 
 /// Something that can be called again and again.
 pub trait Workload {
-    /// Puts inputs and output buffer into the state that a layer before would leave them in. Not timed.
+    /// Puts inputs into the state that a layer before would leave them in. Not timed.
     fn write_inputs(&mut self) -> Result<(), Failure>;
+
+    /// Writes the buffer that the output will get, as if a layer had freed it just before. Not timed.
+    fn write_output(&mut self) -> Result<(), Failure> {
+        Ok(())
+    }
 
     /// One call. When it returns, the work is done.
     fn call(&mut self) -> Result<(), Failure>;
+
+    /// From now on inputs hold values as in networks, where those decide how long a call takes.
+    fn use_likely_values(&mut self) -> Result<(), Failure> {
+        Ok(())
+    }
+
+    /// Puts a layer's parameters where the rest of a network leaves them: in memory. Not timed.
+    fn flush_weights(&mut self) -> Result<(), Failure> {
+        Ok(())
+    }
+
+    /// Goes to the next of `count` places in memory that hold the same values: where its tensors lie decides a part of a
+    /// call's time, and is chance. Not timed.
+    fn next_place(&mut self, _count: usize) -> Result<(), Failure> {
+        Ok(())
+    }
 
     /// Pushes out of the caches what the call before left there, by touching `bytes` of something else. Not timed.
     fn evict(&mut self, scratch: &mut Scratch, bytes: usize) -> Result<(), Failure> {
@@ -46,6 +68,13 @@ pub trait Workload {
             without_core: took.saturating_sub(busy),
             launch: None,
         })
+    }
+
+    /// One call that tells when each of its steps is done, by the step's number: a network's are its nodes, a layer has one.
+    fn call_in_steps(&mut self, done: &mut dyn FnMut(usize)) -> Result<(), Failure> {
+        self.call()?;
+        done(0);
+        Ok(())
     }
 
     /// Begins a call, which may still go on when this returns.
@@ -97,6 +126,14 @@ pub enum Failure {
 struct Procedure {
     /// Bytes walked over before each call, to push out what the call before left in the caches.
     walked_bytes: usize,
+    /// Whether the layer's parameters are in no cache at all when a call begins.
+    flushes_weights: bool,
+    /// Whether the output's buffer was just written when a call begins.
+    writes_output: bool,
+    /// Whether inputs hold values as in networks, rather than normal ones, where that matters.
+    has_likely_values: bool,
+    /// Places in memory that calls take turns at.
+    places: usize,
     /// Calls before the first timed one: the first builds the library's own caches of kernels. Fewer, but one, once the
     /// time is spent.
     warmup: u32,
@@ -108,6 +145,10 @@ fn procedure(recipe: Recipe) -> Procedure {
     match recipe {
         Recipe::LayerInNetwork1 => Procedure {
             walked_bytes: cache::NETWORK_BYTES,
+            flushes_weights: false,
+            writes_output: true,
+            has_likely_values: false,
+            places: 1,
             warmup: 2,
             stop: StopRule {
                 repetitions_min: 7,
@@ -121,6 +162,10 @@ fn procedure(recipe: Recipe) -> Procedure {
         // are off by ten times that: the time is better spent on more layers.
         Recipe::LayerInNetwork2 => Procedure {
             walked_bytes: cache::NETWORK_BYTES,
+            flushes_weights: false,
+            writes_output: true,
+            has_likely_values: false,
+            places: 1,
             warmup: 2,
             stop: StopRule {
                 repetitions_min: 7,
@@ -130,8 +175,19 @@ fn procedure(recipe: Recipe) -> Procedure {
                 spent_max: Duration::from_secs(1),
             },
         },
+        Recipe::LayerInNetwork3 => Procedure {
+            flushes_weights: true,
+            writes_output: false,
+            has_likely_values: true,
+            places: 2,
+            ..self::procedure(Recipe::LayerInNetwork2)
+        },
         Recipe::WholeNetwork1 => Procedure {
             walked_bytes: 0,
+            flushes_weights: false,
+            writes_output: false,
+            has_likely_values: false,
+            places: 1,
             warmup: 3,
             stop: StopRule {
                 repetitions_min: 9,
@@ -143,6 +199,10 @@ fn procedure(recipe: Recipe) -> Procedure {
         },
         Recipe::WholeNetwork2 => Procedure {
             walked_bytes: 0,
+            flushes_weights: false,
+            writes_output: false,
+            has_likely_values: false,
+            places: 1,
             warmup: 3,
             stop: StopRule {
                 repetitions_min: 9,
@@ -155,15 +215,44 @@ fn procedure(recipe: Recipe) -> Procedure {
     }
 }
 
-/// Measures one call of `workload` by `recipe`. `stopping` is looked at between calls.
+/// The canary's figure: the lower decile of warm calls, in ms. It is to tell of the device, so nothing is done to its caches,
+/// and what strangers add to some of the calls is left out.
+pub fn measure_canary(
+    workload: &mut dyn Workload,
+    scratch: &mut Scratch,
+    clock: &dyn Clock,
+    pulse: &Pulse,
+) -> Result<f64, Failure> {
+    let procedure = Procedure {
+        walked_bytes: 0,
+        flushes_weights: false,
+        writes_output: false,
+        has_likely_values: false,
+        places: 1,
+        warmup: 10,
+        stop: StopRule {
+            repetitions_min: 60,
+            repetitions_max: 150,
+            half_width: 0.003,
+            timed_max: Duration::from_millis(300),
+            spent_max: Duration::from_secs(2),
+        },
+    };
+    let found = measure_by(&procedure, workload, scratch, clock, pulse)?;
+    let mut samples = found.runtime.samples_ms;
+    samples.sort_by(f32::total_cmp);
+    Ok(samples[samples.len() / 10].into())
+}
+
+/// Measures one call of `workload` by `recipe`. `pulse` is felt between calls.
 pub fn measure(
     recipe: Recipe,
     workload: &mut dyn Workload,
     scratch: &mut Scratch,
     clock: &dyn Clock,
-    stopping: &AtomicBool,
+    pulse: &Pulse,
 ) -> Result<Runtime, Failure> {
-    measure_with_launch(recipe, workload, scratch, clock, stopping).map(|found| found.runtime)
+    measure_with_launch(recipe, workload, scratch, clock, pulse).map(|found| found.runtime)
 }
 
 /// As [`measure`], with the host's part of a call beside it.
@@ -172,16 +261,27 @@ pub fn measure_with_launch(
     workload: &mut dyn Workload,
     scratch: &mut Scratch,
     clock: &dyn Clock,
-    stopping: &AtomicBool,
+    pulse: &Pulse,
 ) -> Result<Measured, Failure> {
-    let procedure = procedure(recipe);
+    measure_by(&procedure(recipe), workload, scratch, clock, pulse)
+}
+
+fn measure_by(
+    procedure: &Procedure,
+    workload: &mut dyn Workload,
+    scratch: &mut Scratch,
+    clock: &dyn Clock,
+    pulse: &Pulse,
+) -> Result<Measured, Failure> {
     let began = clock.now();
     let spent = || clock.now().saturating_sub(began);
     let mut warmup = 0;
+    if procedure.has_likely_values {
+        workload.use_likely_values()?;
+    }
     while warmup == 0 || (warmup < procedure.warmup && spent() < procedure.stop.spent_max) {
-        if stopping.load(Ordering::Relaxed) {
-            return Err(Failure::Interrupted);
-        }
+        pulse.beat()?;
+        workload.next_place(procedure.places)?;
         workload.write_inputs()?;
         workload.call()?;
         warmup += 1;
@@ -189,10 +289,15 @@ pub fn measure_with_launch(
     let mut calls = Calls::default();
     let mut launches_ms = Vec::new();
     loop {
-        if stopping.load(Ordering::Relaxed) {
-            return Err(Failure::Interrupted);
-        }
+        pulse.beat()?;
+        workload.next_place(procedure.places)?;
         workload.evict(scratch, procedure.walked_bytes)?;
+        if procedure.flushes_weights {
+            workload.flush_weights()?;
+        }
+        if procedure.writes_output {
+            workload.write_output()?;
+        }
         workload.write_inputs()?;
         let timed = workload.timed_call(clock)?;
         calls.push(timed.took, timed.without_core);
@@ -202,7 +307,7 @@ pub fn measure_with_launch(
         }
     }
     let (samples_ms, disturbed) = calls.into_samples(&procedure.stop);
-    let interval = median_interval(&samples_ms);
+    let interval = median_interval(&samples_ms, Confidence::P95);
     if interval.median <= 0.0 {
         return Err(Failure::Failed(
             "a call took no time: the clock is too coarse".to_owned(),
@@ -223,7 +328,8 @@ pub fn measure_with_launch(
     };
     Ok(Measured {
         runtime,
-        launch_ms: (!launches_ms.is_empty()).then(|| median_interval(&launches_ms).median),
+        launch_ms: (!launches_ms.is_empty())
+            .then(|| median_interval(&launches_ms, Confidence::P95).median),
     })
 }
 
@@ -302,13 +408,11 @@ mod tests {
             written: 0,
         };
         let mut scratch = Scratch::new(1 << 16);
-        let found = measure(
-            recipe,
-            &mut device,
-            &mut scratch,
-            &clock,
-            &AtomicBool::new(stopping),
-        );
+        let pulse = Pulse::default();
+        if stopping {
+            pulse.stop();
+        }
+        let found = measure(recipe, &mut device, &mut scratch, &clock, &pulse);
         (found, device.written)
     }
 
@@ -358,6 +462,67 @@ mod tests {
         let runtime = play(calls, false).0.expect("a figure all the same");
         assert_eq!((runtime.repetitions, runtime.disturbed), (60, 60));
         assert!(runtime.median_ms > 1.7);
+    }
+
+    /// A device that notes what is done before each call.
+    #[derive(Default)]
+    struct Noting {
+        clock: Played,
+        walks: Vec<usize>,
+        flushes: usize,
+        outputs: usize,
+        places: Vec<usize>,
+        is_likely: bool,
+    }
+
+    impl Workload for Noting {
+        fn write_inputs(&mut self) -> Result<(), Failure> {
+            Ok(())
+        }
+        fn call(&mut self) -> Result<(), Failure> {
+            self.clock.pass(Duration::from_millis(1), Duration::ZERO);
+            Ok(())
+        }
+        fn use_likely_values(&mut self) -> Result<(), Failure> {
+            self.is_likely = true;
+            Ok(())
+        }
+        fn flush_weights(&mut self) -> Result<(), Failure> {
+            self.flushes += 1;
+            Ok(())
+        }
+        fn write_output(&mut self) -> Result<(), Failure> {
+            self.outputs += 1;
+            Ok(())
+        }
+        fn next_place(&mut self, count: usize) -> Result<(), Failure> {
+            self.places.push(count);
+            Ok(())
+        }
+        fn evict(&mut self, _scratch: &mut Scratch, bytes: usize) -> Result<(), Failure> {
+            self.walks.push(bytes);
+            Ok(())
+        }
+    }
+
+    /// What the versions of the layer's recipe do differently before a call.
+    #[test]
+    fn each_version_makes_the_state_that_it_says() {
+        let noted = |recipe| {
+            let clock = Played::default();
+            let mut device = Noting {
+                clock: clock.clone(),
+                ..Noting::default()
+            };
+            let mut scratch = Scratch::new(64);
+            measure(recipe, &mut device, &mut scratch, &clock, &Pulse::default()).expect("steady");
+            assert_eq!((device.walks.len(), device.places.len()), (7, 9));
+            let before = (device.walks[0], device.places[0]);
+            (before, device.flushes, device.outputs, device.is_likely)
+        };
+        let walked = cache::NETWORK_BYTES;
+        assert_eq!(noted(Recipe::LayerInNetwork2), ((walked, 1), 0, 7, false));
+        assert_eq!(noted(Recipe::LayerInNetwork3), ((walked, 2), 7, 0, true));
     }
 
     /// What is prepared counts too: a layer whose inputs take long to write, a network whose calls do.

@@ -1,6 +1,6 @@
 //! The median and how well it is known.
 
-/// A median with its 95 % interval.
+/// A median with an interval.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Interval {
     /// The median.
@@ -11,13 +11,40 @@ pub struct Interval {
     pub high: f64,
 }
 
-/// The median of samples and its 95 % interval by order statistics, which assume no distribution: the r-th smallest and
+/// How often an interval holds what it is of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Confidence {
+    /// 95 %: what measurements carry.
+    P95,
+    /// 99 %: what repeats are judged by.
+    P99,
+}
+
+impl Confidence {
+    /// The probability of lying beyond one end.
+    fn tail(self) -> f64 {
+        match self {
+            Self::P95 => 0.025,
+            Self::P99 => 0.005,
+        }
+    }
+
+    /// The same as a quantile of the standard normal distribution.
+    fn normal(self) -> f64 {
+        match self {
+            Self::P95 => 1.960,
+            Self::P99 => 2.576,
+        }
+    }
+}
+
+/// The median of samples and its interval by order statistics, which assume no distribution: the r-th smallest and
 /// r-th largest of n samples hold the median with a probability of 1 - 2 * P(Binomial(n, 1/2) < r). Below six samples
-/// even the extremes hold it with less than 95 %, and are given all the same.
+/// (eight for 99 %) even the extremes hold it less often than that, and are given all the same.
 ///
 /// # Panics
 /// Without samples.
-pub fn median_interval(samples: &[f64]) -> Interval {
+pub fn median_interval(samples: &[f64], confidence: Confidence) -> Interval {
     assert!(!samples.is_empty(), "no samples have no median");
     let mut sorted = samples.to_vec();
     sorted.sort_by(f64::total_cmp);
@@ -27,7 +54,7 @@ pub fn median_interval(samples: &[f64]) -> Interval {
     } else {
         f64::midpoint(sorted[n / 2 - 1], sorted[n / 2])
     };
-    let rank = rank(n);
+    let rank = rank(n, confidence);
     Interval {
         median,
         low: sorted[rank],
@@ -35,17 +62,17 @@ pub fn median_interval(samples: &[f64]) -> Interval {
     }
 }
 
-/// The largest r with P(Binomial(n, 1/2) <= r - 1) <= 2.5 %, as an index from 0.
-fn rank(n: usize) -> usize {
+/// The largest r with P(Binomial(n, 1/2) <= r - 1) no more than the tail, as an index from 0.
+fn rank(n: usize, confidence: Confidence) -> usize {
     let mut probability = 0.5f64.powi(i32::try_from(n).unwrap_or(i32::MAX));
     let mut cumulative = probability;
     let mut r = 0;
     // With very many samples the first probabilities vanish in floating point: the normal approximation serves then.
     if probability == 0.0 {
         let half = n as f64 / 2.0;
-        return (half - 1.96 * half.sqrt() / std::f64::consts::SQRT_2) as usize;
+        return (half - confidence.normal() * half.sqrt() / std::f64::consts::SQRT_2) as usize;
     }
-    while cumulative <= 0.025 && 2 * r + 1 < n {
+    while cumulative <= confidence.tail() && 2 * r + 1 < n {
         probability *= (n - r) as f64 / (r + 1) as f64;
         r += 1;
         cumulative += probability;
@@ -82,6 +109,9 @@ mod tests {
     /// Ranks of the published tables for the sign test's interval of a median: n and the rank counted from 1.
     #[test]
     fn ranks_are_those_of_the_sign_test() {
+        for (n, published) in [(8, 1), (10, 1), (15, 3), (20, 4), (25, 6), (50, 16)] {
+            assert_eq!(rank(n, Confidence::P99) + 1, published, "n = {n}");
+        }
         for (n, published) in [
             (6, 1),
             (8, 1),
@@ -94,21 +124,24 @@ mod tests {
             (50, 18),
             (100, 40),
         ] {
-            assert_eq!(rank(n) + 1, published, "n = {n}");
+            assert_eq!(rank(n, Confidence::P95) + 1, published, "n = {n}");
         }
     }
 
     #[test]
     fn median_of_even_and_odd_counts() {
         assert_eq!(
-            median_interval(&[3.0, 1.0, 2.0]),
+            median_interval(&[3.0, 1.0, 2.0], Confidence::P95),
             Interval {
                 median: 2.0,
                 low: 1.0,
                 high: 3.0
             }
         );
-        assert_eq!(median_interval(&[4.0, 1.0, 2.0, 3.0]).median, 2.5);
+        assert_eq!(
+            median_interval(&[4.0, 1.0, 2.0, 3.0], Confidence::P95).median,
+            2.5
+        );
     }
 
     /// Values and the t table of any textbook: 9, 10, 11 have a deviation of 1, so half of it is 4.303 / sqrt(3).
@@ -122,8 +155,10 @@ mod tests {
     proptest! {
         #[test]
         fn the_interval_holds_its_median(samples in prop::collection::vec(1e-6..1e6f64, 1..2000)) {
-            let interval = median_interval(&samples);
+            let interval = median_interval(&samples, Confidence::P95);
             prop_assert!(interval.low <= interval.median && interval.median <= interval.high);
+            let wide = median_interval(&samples, Confidence::P99);
+            prop_assert!(wide.low <= interval.low && interval.high <= wide.high);
         }
     }
 }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::median_interval;
+use super::{Confidence, median_interval};
 
 /// Stops when the median is known well enough, or when it has cost enough.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -51,7 +51,7 @@ impl StopRule {
         if samples_ms.len() < self.repetitions_min {
             return Verdict::Continue;
         }
-        let interval = median_interval(samples_ms);
+        let interval = median_interval(samples_ms, Confidence::P95);
         if interval.high - interval.low <= 2.0 * self.half_width * interval.median {
             Verdict::Steady
         } else if samples_ms.len() >= self.repetitions_max || spent.timed >= self.timed_max {

@@ -1,4 +1,4 @@
-//! What the agent holds: leases waiting, with the measuring thread, and measured but not yet acknowledged. Pure.
+//! What the agent holds: leases waiting, with the measuring process, and measured but not yet acknowledged. Pure.
 
 use std::collections::VecDeque;
 
@@ -11,7 +11,10 @@ use wattfarm_proto::v1::report_results_request::Report;
 use wattfarm_proto::v1::report_results_request::report::Outcome as Wire;
 use wattfarm_proto::{REPORTS_MAX, v1};
 
-use super::measuring::{Job, Outcome, Result};
+use crate::measuring::{Job, Outcome};
+
+/// What a canary told: all is well, or the reason why the device is not itself.
+pub(super) type Found = Option<String>;
 
 /// Everything between a lease and its acknowledgement, each lease in exactly one of the three.
 #[derive(Default)]
@@ -19,6 +22,9 @@ pub(super) struct Holdings {
     waiting: VecDeque<Job>,
     measuring: VecDeque<Job>,
     unacknowledged: VecDeque<Report>,
+    /// What was found of the canary, each with how many unacknowledged reports go before it: what was measured before it was
+    /// judged by it, and what comes after was not.
+    canaries: VecDeque<(usize, Found)>,
     /// After a refusal reports go one at a time, until the one at fault is found: this many more.
     singly: usize,
 }
@@ -41,12 +47,12 @@ impl Holdings {
         }
     }
 
-    /// The job to hand to the measuring thread next.
+    /// The job to hand to the measuring process next.
     pub(super) fn next_to_measure(&self) -> Option<Job> {
         self.waiting.front().cloned()
     }
 
-    /// The measuring thread has taken the job that was next.
+    /// The measuring process has taken the job that was next.
     pub(super) fn started(&mut self) {
         self.measuring.extend(self.waiting.pop_front());
     }
@@ -64,10 +70,11 @@ impl Holdings {
         self.unacknowledged.iter()
     }
 
-    /// The measuring thread is done with a job. Returns its report.
-    pub(super) fn finished(&mut self, result: Result) -> &Report {
-        self.measuring.retain(|job| job.lease != result.job.lease);
-        let outcome = match result.outcome {
+    /// The measuring process is done with the job of this lease. Returns its report; `None` for a job that it never had.
+    pub(super) fn finished(&mut self, lease: u64, outcome: Outcome) -> Option<&Report> {
+        let index = self.measuring.iter().position(|job| job.lease == lease)?;
+        let job = self.measuring.remove(index)?;
+        let outcome = match outcome {
             Outcome::Measured(reading) => Wire::Reading((&*reading).into()),
             Outcome::Infeasible(reason) => Wire::Infeasible(reason),
             Outcome::Failed(reason) => Wire::Failed(reason),
@@ -75,7 +82,7 @@ impl Holdings {
                 Wire::Returned("the agent stops, or has not the device to itself".to_owned())
             }
         };
-        self.push(&result.job, outcome)
+        Some(self.push(&job, outcome))
     }
 
     fn push(&mut self, job: &Job, outcome: Wire) -> &Report {
@@ -88,11 +95,49 @@ impl Holdings {
         self.unacknowledged.back().expect("just put there")
     }
 
-    /// Jobs that the measuring thread has before it.
+    /// The canary was measured. A device that is not itself hands back what it has not begun.
+    pub(super) fn saw_canary(&mut self, found: Found) {
+        if found.is_some() {
+            let waiting = self.waiting();
+            self.hand_back(&waiting, "the device is not itself");
+        }
+        self.canaries.push_back((self.unacknowledged.len(), found));
+    }
+
+    /// What of canaries is to be told next: every report before it is acknowledged.
+    pub(super) fn canary(&self) -> Option<&Found> {
+        let (before, found) = self.canaries.front()?;
+        (*before == 0).then_some(found)
+    }
+
+    /// The coordinator has heard what [`Self::canary`] said.
+    pub(super) fn canary_told(&mut self) {
+        self.canaries.pop_front();
+    }
+
+    /// Whether the coordinator is still to hear that the device is not itself: more jobs are not for it.
+    pub(super) fn is_suspect(&self) -> bool {
+        self.canaries.iter().any(|(_, found)| found.is_some())
+    }
+
+    /// `count` reports have gone.
+    fn gone(&mut self, count: usize) {
+        self.singly = self.singly.saturating_sub(count);
+        for (before, _) in &mut self.canaries {
+            *before = before.saturating_sub(count);
+        }
+    }
+
+    fn waiting(&self) -> Vec<u64> {
+        self.waiting.iter().map(|job| job.lease).collect()
+    }
+
+    /// Jobs that the measuring process has before it.
     pub(super) fn ahead(&self) -> usize {
         self.waiting.len() + self.measuring.len()
     }
 
+    /// Whether everything is handed in. What a canary said goes with the process: the next one begins with a canary.
     pub(super) fn is_empty(&self) -> bool {
         self.ahead() == 0 && self.unacknowledged.is_empty()
     }
@@ -147,7 +192,7 @@ impl Holdings {
     pub(super) fn reported(&mut self, count: usize) {
         self.unacknowledged
             .drain(..count.min(self.unacknowledged.len()));
-        self.singly = self.singly.saturating_sub(count);
+        self.gone(count);
     }
 
     /// The coordinator refused the last reports for good. None was stored: they are handed in again one at a time, and
@@ -161,13 +206,13 @@ impl Holdings {
         if let Some(report) = self.unacknowledged.pop_front() {
             tracing::error!(job.id = report.job_id, lease = report.lease, error = %status, "report refused: dropped");
         }
-        self.singly = self.singly.saturating_sub(1);
+        self.gone(1);
     }
 
-    /// Hands back what the measuring thread has not got yet.
-    pub(super) fn return_waiting(&mut self) {
-        let waiting: Vec<u64> = self.waiting.iter().map(|job| job.lease).collect();
-        self.hand_back(&waiting, "the agent is stopping");
+    /// Hands back what the measuring process has not got yet.
+    pub(super) fn return_waiting(&mut self, because: &str) {
+        let waiting = self.waiting();
+        self.hand_back(&waiting, because);
     }
 
     fn hand_back(&mut self, leases: &[u64], because: &str) {
@@ -181,7 +226,7 @@ impl Holdings {
     }
 }
 
-fn job(message: &Lease) -> std::result::Result<Job, FieldError> {
+fn job(message: &Lease) -> Result<Job, FieldError> {
     let subject = required("subject", message.subject.clone())?;
     Ok(Job {
         id: message.job_id.clone(),
@@ -216,11 +261,8 @@ mod tests {
     }
 
     fn finish(holdings: &mut Holdings, number: u64) {
-        let job = job(&lease(number)).expect("understood");
-        holdings.finished(Result {
-            job,
-            outcome: Outcome::Failed("x".to_owned()),
-        });
+        let report = holdings.finished(number, Outcome::Failed("x".to_owned()));
+        assert_eq!(report.expect("it was measured").lease, number);
     }
 
     #[test]
@@ -281,6 +323,31 @@ mod tests {
     }
 
     #[test]
+    fn a_canary_is_told_when_what_was_measured_before_it_is_acknowledged() {
+        let mut holdings = holding(1..6);
+        for number in 1..3 {
+            holdings.started();
+            finish(&mut holdings, number);
+        }
+        holdings.saw_canary(None);
+        holdings.started();
+        finish(&mut holdings, 3);
+        holdings.saw_canary(Some("slow".to_owned()));
+        assert_eq!((holdings.ahead(), holdings.canary()), (0, None));
+        holdings.reported(1);
+        assert_eq!(holdings.canary(), None);
+        holdings.reported(1);
+        assert_eq!(holdings.canary(), Some(&None));
+        holdings.canary_told();
+        assert_eq!(holdings.canary(), None);
+        // Those that the quarantined device handed back, too, go before the word of why.
+        holdings.reported(2);
+        assert_eq!((holdings.canary(), holdings.is_suspect()), (None, true));
+        holdings.reported(1);
+        assert_eq!(holdings.canary(), Some(&Some("slow".to_owned())));
+    }
+
+    #[test]
     fn a_job_from_the_future_is_an_answer() {
         let mut holdings = Holdings::default();
         holdings.take(Lease {
@@ -296,11 +363,11 @@ mod tests {
     fn at_the_end_what_waits_goes_back() {
         let mut holdings = holding(1..4);
         holdings.started();
-        holdings.return_waiting();
+        holdings.return_waiting("the agent is stopping");
         assert_eq!(
             holdings.ahead(),
             1,
-            "the measuring thread hands back its own"
+            "the measuring process hands back its own"
         );
         assert!(
             holdings

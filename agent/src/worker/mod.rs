@@ -1,37 +1,39 @@
-//! The agent's loop: lease, hand to the measuring thread, report, renew.
+//! The agent's loop: lease, hand to the measuring process, report, renew.
 //!
-//! One task owns everything that is held. The measuring thread has the device to itself and always finds its next job
+//! One task owns everything that is held. The measuring process has the device to itself and always finds its next job
 //! ready; calls to the coordinator go on beside it and may fail for as long as they like: what is held is measured all
 //! the same, and reported when the coordinator is back.
 
 mod holdings;
-mod measuring;
+mod hours;
+mod keeper;
 mod spool;
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use anyhow::Context as _;
 use rand::RngExt as _;
+use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until, timeout};
 use tonic::{Code, Status};
+use wattfarm_cost::Platform;
 use wattfarm_proto::connect::{Connection, unary};
 use wattfarm_proto::error::is_verdict;
 use wattfarm_proto::v1;
 use wattfarm_proto::v1::report_results_request::Report;
 
 use crate::identity::Rotation;
-
+use crate::measuring::{Job, Word};
 use holdings::Holdings;
-pub use measuring::{Bench, Job, Outcome, Result, measuring_thread};
+pub use hours::{Hours, HoursError};
+pub use keeper::{Keeper, Wish};
 pub use spool::Spool;
 
-/// Leases held at once: enough that the measuring thread never waits for a round trip, few enough that an agent that dies
+/// Leases held at once: enough that the measuring process never waits for a round trip, few enough that an agent that dies
 /// holds little up.
 const HELD_MAX: usize = 16;
 
-/// Below this many jobs ahead of the measuring thread, more are leased.
+/// Below this many jobs ahead of the measuring process, more are leased.
 const AHEAD_MIN: usize = 8;
 
 /// How often leases are renewed. A lease lasts 25 s, so two renewals may be lost.
@@ -74,18 +76,37 @@ impl Backoff {
     }
 }
 
+/// The way to the measuring process.
+pub struct Process {
+    /// What it shall measure.
+    pub jobs: mpsc::Sender<Job>,
+    /// What it says.
+    pub news: mpsc::Receiver<Word>,
+    /// What its keeper shall do with it.
+    pub wish: watch::Sender<Wish>,
+    /// When the owner lends the device.
+    pub hours: Hours,
+}
+
+/// How often the owner's hours are looked at.
+const HOURS_EVERY: Duration = Duration::from_secs(5);
+
 /// Works for the coordinator until `stop` is done. Then the measurement in progress is given up, everything unmeasured
 /// handed back, and everything measured reported.
 ///
 /// # Errors
-/// When the coordinator no longer knows this agent's credential, or the measuring thread has died.
+/// When the coordinator no longer knows this agent's credential, or the measuring process has died.
 pub async fn run(
     mut connection: Connection,
     rotation: Rotation,
-    jobs: std::sync::mpsc::SyncSender<Job>,
-    mut results: tokio::sync::mpsc::Receiver<Result>,
+    Process {
+        jobs,
+        mut news,
+        wish,
+        hours,
+    }: Process,
+    platform: &Platform,
     (mut spool, spooled): (Spool, Vec<Report>),
-    stopping: Arc<AtomicBool>,
     stop: impl Future<Output = ()>,
 ) -> anyhow::Result<()> {
     let mut holdings = Holdings::with_reports(spooled);
@@ -95,12 +116,19 @@ pub async fn run(
     let mut leasing = None;
     let mut reporting = None;
     let mut renewing = None;
+    let mut telling = None;
+    let mut looks = interval(HOURS_EVERY);
     let mut rotating = None;
     let mut rotate_at = rotation.due_in().map(|due_in| Instant::now() + due_in);
     tokio::pin!(stop);
     loop {
         let is_due = rotate_at.is_some_and(|at| at <= Instant::now());
-        if is_due && rotating.is_none() && reporting.is_none() && renewing.is_none() {
+        if is_due
+            && rotating.is_none()
+            && reporting.is_none()
+            && renewing.is_none()
+            && telling.is_none()
+        {
             // No call may be under way while the credential changes. The wait for work is given up: what it may have got
             // goes back to the queue when work is asked for again.
             leasing = None;
@@ -109,17 +137,28 @@ pub async fn run(
         while let Some(job) = holdings.next_to_measure() {
             match jobs.try_send(job) {
                 Ok(()) => holdings.started(),
-                Err(std::sync::mpsc::TrySendError::Full(_)) => break,
-                Err(std::sync::mpsc::TrySendError::Disconnected(_)) => {
-                    anyhow::bail!("the measuring thread has died")
+                Err(mpsc::error::TrySendError::Full(_)) => break,
+                Err(mpsc::error::TrySendError::Closed(_)) => {
+                    anyhow::bail!("the measuring process has ended")
                 }
             }
         }
-        if rotating.is_none() && leasing.is_none() && holdings.ahead() < AHEAD_MIN {
+        let may_lease = *wish.borrow() == Wish::Measure && !holdings.is_suspect();
+        if rotating.is_none() && leasing.is_none() && may_lease && holdings.ahead() < AHEAD_MIN {
             leasing = Some(Box::pin(lease(
                 connection.clone(),
                 holdings.request(HELD_MAX),
                 lease_backoff.until,
+            )));
+        }
+        if telling.is_none()
+            && !is_due
+            && let Some(found) = holdings.canary()
+        {
+            telling = Some(Box::pin(tell(
+                connection.clone(),
+                found.clone(),
+                report_backoff.until,
             )));
         }
         if !is_due && reporting.is_none() && holdings.has_reports() {
@@ -186,6 +225,17 @@ pub async fn run(
                     }
                 }
             }
+            answer = async { telling.as_mut().expect("guarded").await }, if telling.is_some() => {
+                telling = None;
+                match answer {
+                    Ok(()) => holdings.canary_told(),
+                    Err(status) => {
+                        give_up_if_unknown(&status)?;
+                        tracing::warn!(error = %status.message(), "could not tell of the canary");
+                        report_backoff.failed();
+                    }
+                }
+            }
             changed = async { rotating.as_mut().expect("guarded").await }, if rotating.is_some() => {
                 rotating = None;
                 match changed {
@@ -201,22 +251,37 @@ pub async fn run(
                 }
             }
             () = sleep_until(rotate_at.unwrap_or_else(Instant::now)), if rotate_at.is_some() && !is_due => (),
-            result = results.recv() => {
-                let report = holdings.finished(result.context("the measuring thread has died")?);
-                if let Err(error) = spool.append(report) {
-                    tracing::warn!(%error, "could not spool a report: it is lost if this agent dies");
+            _ = looks.tick() => {
+                let now = hours.wish();
+                if wish.send_replace(now) != now && now == Wish::Rest {
+                    tracing::info!("the owner's hours have begun: no more jobs until they end");
+                    holdings.return_waiting("the device's owner wants it now");
                 }
+            }
+            word = news.recv() => match word.context("the measuring process has ended")? {
+                Word::Done(lease, outcome) => {
+                    let report = holdings.finished(lease, outcome);
+                    if let Some(Err(error)) = report.map(|report| spool.append(report)) {
+                        tracing::warn!(%error, "could not spool a report: it is lost if this agent dies");
+                    }
+                }
+                Word::Canary(found) => holdings.saw_canary(found),
+                Word::Ready(found) => anyhow::ensure!(
+                    found == *platform,
+                    "the device is another platform now (`{}`): start the agent anew", found.slug()
+                ),
+                Word::Alive => (),
             }
         }
     }
-    stopping.store(true, Ordering::Relaxed);
+    wish.send_replace(Wish::Stop);
     drop(jobs);
     // An answer on its way may hold leases that nobody will take: they expire.
     drop(leasing);
     let farewell = async {
-        // What is measured goes first, then what the measuring thread hands back when it has seen the signal: its
+        // What is measured goes first, then what the measuring process hands back when it has seen the signal: its
         // channel closes when it has ended.
-        holdings.return_waiting();
+        holdings.return_waiting("the agent is stopping");
         loop {
             while holdings.has_reports() {
                 match report(connection.clone(), holdings.reports(), Instant::now()).await {
@@ -225,10 +290,12 @@ pub async fn run(
                     Err(_) => return,
                 }
             }
-            match results.recv().await {
-                Some(result) => {
-                    holdings.finished(result);
+            match news.recv().await {
+                Some(Word::Done(lease, outcome)) => {
+                    holdings.finished(lease, outcome);
                 }
+                Some(Word::Canary(found)) => holdings.saw_canary(found),
+                Some(Word::Ready(_) | Word::Alive) => (),
                 None => return,
             }
         }
@@ -263,7 +330,7 @@ async fn lease(
     connection: Connection,
     request: v1::LeaseJobsRequest,
     not_before: Instant,
-) -> std::result::Result<v1::LeaseJobsResponse, Status> {
+) -> Result<v1::LeaseJobsResponse, Status> {
     sleep_until(not_before).await;
     let request = v1::LeaseJobsRequest {
         wait_ms: WAIT.as_millis() as u32,
@@ -279,12 +346,24 @@ async fn lease(
 async fn renew(
     connection: Connection,
     leases: Vec<u64>,
-) -> std::result::Result<v1::RenewLeasesResponse, Status> {
+) -> Result<v1::RenewLeasesResponse, Status> {
     Ok(connection
         .agents()
         .renew_leases(unary(v1::RenewLeasesRequest { leases }))
         .await?
         .into_inner())
+}
+
+/// Tells what was found of the canary.
+async fn tell(
+    connection: Connection,
+    found: Option<String>,
+    not_before: Instant,
+) -> Result<(), Status> {
+    sleep_until(not_before).await;
+    let request = v1::ReportCanaryRequest { because: found };
+    connection.agents().report_canary(unary(request)).await?;
+    Ok(())
 }
 
 /// What became of reports.
@@ -300,7 +379,7 @@ async fn report(
     connection: Connection,
     reports: Vec<Report>,
     not_before: Instant,
-) -> std::result::Result<Reported, Status> {
+) -> Result<Reported, Status> {
     sleep_until(not_before).await;
     let count = reports.len();
     let response = connection

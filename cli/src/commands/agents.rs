@@ -95,7 +95,7 @@ impl Report for Agents {
         for agent in &self.0 {
             if let Some(because) = &agent.quarantined {
                 text += &format!(
-                    "\n{} is quarantined: {because}\n`wattfarm agents drain {} --undo` lets it go on",
+                    "\n{} is quarantined: {because}\n`wattfarm agents drain {} --undo` lets it go on\n",
                     agent.name, agent.id
                 );
             }

@@ -11,6 +11,10 @@ use super::{Change, Event, Farm, Refusal, SecretHash, Timestamp};
 /// An agent counts as connected for this long after it called: a little over the longest wait for a job.
 const CONNECTED: Duration = Duration::from_secs(30);
 
+/// An agent whose readings were implausible this often, and one in a hundred of all, is quarantined.
+pub const IMPLAUSIBLE_MAX: u64 = 3;
+const IMPLAUSIBLE_PART: u64 = 100;
+
 /// A right to enrol one agent.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -45,7 +49,12 @@ pub struct Agent {
     /// Readings of its that physics forbids.
     #[serde(default)]
     pub implausible: u64,
-    /// Why it gets no jobs until an operator says otherwise, if that is so: what it reports is not believed.
+    /// The farm's last measurement when its canary was well, or when it enrolled: nothing vouches for what it measured after
+    /// that.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub good_through: u64,
+    /// Why it gets no jobs and what it reports is not believed, if that is so. Because physics forbids it: until an operator
+    /// says otherwise. Because its canary says that its device is not itself: until its canary is well, or an operator says so.
     #[serde(default)]
     pub quarantined: Option<String>,
     /// Whether it gets no more jobs.
@@ -66,6 +75,13 @@ impl Agent {
         [Some(self.credential), self.next_credential]
             .into_iter()
             .flatten()
+    }
+
+    /// Whether it reported what physics forbids again and again.
+    pub(super) fn is_refuted(&self) -> bool {
+        let reported = self.measurements.saturating_add(self.implausible);
+        self.implausible >= IMPLAUSIBLE_MAX
+            && self.implausible.saturating_mul(IMPLAUSIBLE_PART) >= reported
     }
 
     /// Whether it called lately.
@@ -197,6 +213,7 @@ impl Event for Enroll {
                 revoked: false,
                 platform,
                 implausible: 0,
+                good_through: farm.sequence,
                 quarantined: None,
                 draining: false,
                 enrolled_at: now,
@@ -380,4 +397,9 @@ impl Farm {
             leases: self.jobs.leases_of(agent.id).count() as u32,
         }
     }
+}
+
+/// A count that isn't written: stores of before it stay what they were.
+fn is_zero(count: &u64) -> bool {
+    *count == 0
 }

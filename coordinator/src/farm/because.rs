@@ -136,16 +136,17 @@ impl Farm {
         {
             return Some(format!("no agent of `{slug}` is connected"));
         }
+        let mut connected = self
+            .agents_of(platform)
+            .filter(|agent| agent.is_connected(now));
+        let quarantined = connected.find_map(|agent| {
+            let because = agent.quarantined.as_ref()?;
+            Some(format!("`{}` is quarantined: {because}", agent.name))
+        });
         let all_drain = !self.agents_of(platform).any(|agent| works(agent, now));
         all_drain.then(|| {
-            let mut connected = self
-                .agents_of(platform)
-                .filter(|agent| agent.is_connected(now));
-            let or_quarantined = match connected.any(|agent| agent.quarantined.is_some()) {
-                true => " or quarantined",
-                false => "",
-            };
-            format!("every agent of `{slug}` that is connected is draining{or_quarantined}")
+            quarantined
+                .unwrap_or_else(|| format!("every agent of `{slug}` that is connected is draining"))
         })
     }
 

@@ -4,7 +4,7 @@ use std::cmp::Reverse;
 
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
-use wattfarm_cost::id::{CampaignId, JobId};
+use wattfarm_cost::id::{AgentId, CampaignId, JobId};
 use wattfarm_cost::model::{ModelKey, Target};
 use wattfarm_cost::{Dtype, Hash, Kind, Model};
 
@@ -112,6 +112,8 @@ pub enum Owner {
     Operator,
     /// The holder of the key of this id.
     Key(Uuid),
+    /// An agent, by what its canary said.
+    Agent(AgentId),
 }
 
 /// How a campaign ends.

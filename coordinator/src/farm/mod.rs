@@ -8,6 +8,7 @@
 mod agent;
 mod because;
 mod campaign;
+mod canary;
 mod change;
 mod job;
 mod jobs;
@@ -35,13 +36,14 @@ use wattfarm_cost::model::ModelKey;
 use wattfarm_cost::{Hash, Model};
 
 pub use agent::{
-    Agent, AgentStatus, CreateToken, DrainAgent, Enroll, Enrolled, ListAgents, RevokeAgent,
-    RotateCredential, Token,
+    Agent, AgentStatus, CreateToken, DrainAgent, Enroll, Enrolled, IMPLAUSIBLE_MAX, ListAgents,
+    RevokeAgent, RotateCredential, Token,
 };
 pub use campaign::{
     Budget, Campaign, CampaignStatus, CancelCampaign, End, ExtendCampaign, GetCampaign, KindStatus,
     ListCampaigns, Owner, PauseCampaign, Phase, Request, RequestModels, Weight,
 };
+pub use canary::{MeasureAgain, Remeasured, ReportCanary, Unvouched};
 pub use change::{Change, Entry, Records};
 pub use job::{Grant, Job, Reported, Share, State, Task, TaskKey};
 pub use key::{CreateKey, FindKey, Key, ListKeys, RevokeKey, Role};
@@ -55,8 +57,7 @@ pub use platform::{FindPlatform, ListPlatforms, PlatformEntry, PlatformStatus};
 pub use proposal::{OUTSTANDING_MAX, ProposeLayers, Proposed};
 pub use refusal::Refusal;
 pub use report::{
-    Acknowledgement, Booked, FAILURES_MAX, IMPLAUSIBLE_MAX, LastMeasurement, Outcome, Report,
-    ReportResults,
+    Acknowledgement, Booked, FAILURES_MAX, LastMeasurement, Outcome, Report, ReportResults,
 };
 pub use retraction::{LastRetraction, RetractMeasurements, Retracted, Retraction};
 pub use secret::SecretHash;

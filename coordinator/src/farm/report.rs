@@ -12,10 +12,6 @@ pub const FAILURES_MAX: u32 = 3;
 /// The longest that one measurement can count for, in ms: a day, whatever an agent says.
 const JOB_MS_MAX: u64 = 24 * 3600 * 1000;
 
-/// An agent whose readings were implausible this often, and one in a hundred of all, is quarantined.
-pub const IMPLAUSIBLE_MAX: u64 = 3;
-const IMPLAUSIBLE_PART: u64 = 100;
-
 /// Hands in results.
 #[derive(Debug)]
 pub struct ReportResults {
@@ -220,10 +216,7 @@ impl Farm {
             return;
         }
         agent.implausible += 1;
-        let reported = agent.measurements.saturating_add(agent.implausible);
-        let is_quarantined = agent.implausible >= IMPLAUSIBLE_MAX
-            && agent.implausible.saturating_mul(IMPLAUSIBLE_PART) >= reported;
-        if is_quarantined {
+        if agent.is_refuted() {
             agent.quarantined = Some(because);
             self.take_back_leases(now, id, &[]);
         }

@@ -60,22 +60,10 @@ impl Event for RetractMeasurements {
         }
         let mut reply = Retracted::default();
         for (sequence, job) in self.measurements {
-            let standing = farm.jobs.get(job);
-            let standing = standing.and_then(|job| reported(job, sequence));
-            if standing != Some(Reported::Measured(sequence)) {
-                reply.known += 1;
-                continue;
+            match farm.take_back(now, job, sequence, &self.because, self.by) {
+                true => reply.retracted += 1,
+                false => reply.known += 1,
             }
-            reply.retracted += 1;
-            farm.retractions += 1;
-            farm.changes.push(Change::Retraction(Retraction {
-                number: farm.retractions,
-                sequence,
-                because: self.because.clone(),
-                by: self.by,
-                retracted_at: now,
-            }));
-            farm.discount(job, sequence);
         }
         Ok(reply)
     }
@@ -94,6 +82,32 @@ impl Event for LastRetraction {
 }
 
 impl Farm {
+    /// Takes a measurement of a job back; whether it stood until now.
+    pub(super) fn take_back(
+        &mut self,
+        now: Timestamp,
+        job: JobId,
+        sequence: u64,
+        because: &str,
+        by: Owner,
+    ) -> bool {
+        let standing = self.jobs.get(job);
+        let standing = standing.and_then(|job| reported(job, sequence));
+        if standing != Some(Reported::Measured(sequence)) {
+            return false;
+        }
+        self.retractions += 1;
+        self.changes.push(Change::Retraction(Retraction {
+            number: self.retractions,
+            sequence,
+            because: because.to_owned(),
+            by,
+            retracted_at: now,
+        }));
+        self.discount(job, sequence);
+        true
+    }
+
     /// A measurement of a job counts no longer. A job that has no other is as if it had been withdrawn: whoever wants it
     /// has it measured anew, and the campaigns that paid for it have one sample less.
     fn discount(&mut self, id: JobId, sequence: u64) {

@@ -15,7 +15,7 @@ use wattfarm_proto::v1::report_results_response::Acknowledgement as Wire;
 use wattfarm_proto::{REPORTS_MAX, v1};
 
 use super::stream::Follower;
-use super::{Shell, cut, within};
+use super::{Shell, canary, cut, within};
 use crate::farm::{
     Acknowledgement, Enroll, LEASE_TTL, Lease, LeaseJobs, Outcome, RenewLeases, Report,
     ReportResults, RotateCredential, SecretHash,
@@ -131,6 +131,17 @@ impl AgentService for Agents {
             ttl_ms: LEASE_TTL.as_millis() as u32,
             lost: lost.into_iter().map(|lease| lease.0).collect(),
         }))
+    }
+
+    async fn report_canary(
+        &self,
+        request: Request<v1::ReportCanaryRequest>,
+    ) -> Result<Response<v1::ReportCanaryResponse>, Status> {
+        let credential = self.0.credential(&request)?;
+        let because = request.into_inner().because;
+        let because = because.map(|because| cut(&because, WORDS_MAX));
+        canary::report(&self.0, credential, because).await?;
+        Ok(Response::new(v1::ReportCanaryResponse {}))
     }
 
     async fn rotate_credential(

@@ -3,6 +3,7 @@
 mod agents;
 mod auth;
 mod backup;
+mod canary;
 mod jobs;
 mod limits;
 mod measure;

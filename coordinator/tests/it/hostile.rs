@@ -47,8 +47,8 @@ fn decode(name: &str, bytes: &[u8]) -> bool {
         name,
         bytes,
         [
-            EnrollRequest LeaseJobsRequest RenewLeasesRequest ReportResultsRequest RotateCredentialRequest
-            ListPlatformsRequest RequestModelsRequest WatchCampaignRequest GetModelsRequest WatchModelsRequest
+            EnrollRequest LeaseJobsRequest RenewLeasesRequest ReportResultsRequest ReportCanaryRequest
+            RotateCredentialRequest ListPlatformsRequest RequestModelsRequest WatchCampaignRequest GetModelsRequest WatchModelsRequest
             PredictRequest MeasureRequest WatchMeasurementsRequest WatchCampaignsRequest ProposeLayersRequest
             PublishModelsRequest CreateTokenRequest ListAgentsRequest DrainAgentRequest RevokeAgentRequest
             CreateKeyRequest ListKeysRequest RevokeKeyRequest ListCampaignsRequest CancelCampaignRequest
@@ -119,6 +119,10 @@ pub(crate) fn in_earnest(path: &str) -> Vec<u8> {
         .encode_to_vec(),
         "ReportResults" => v1::ReportResultsRequest {
             reports: vec![report(), report()],
+        }
+        .encode_to_vec(),
+        "ReportCanary" => v1::ReportCanaryRequest {
+            because: Some("its canary took 3 ms".to_owned()),
         }
         .encode_to_vec(),
         "RotateCredential" => v1::RotateCredentialRequest {

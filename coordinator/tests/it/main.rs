@@ -15,6 +15,7 @@ mod world;
 
 mod farm_agents;
 mod farm_campaigns;
+mod farm_canary;
 mod farm_leases;
 mod farm_memory;
 mod farm_retractions;

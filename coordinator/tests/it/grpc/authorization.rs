@@ -39,6 +39,7 @@ fn role_of(call: &str) -> For {
         "AgentService/LeaseJobs"
         | "AgentService/RenewLeases"
         | "AgentService/ReportResults"
+        | "AgentService/ReportCanary"
         | "AgentService/RotateCredential" => For::Agents,
         "ModelService/ListPlatforms"
         | "ModelService/WatchCampaign"

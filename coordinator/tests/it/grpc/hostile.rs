@@ -16,7 +16,7 @@ use super::{Farm, OPERATOR};
 use crate::hostile::{Call, calls, in_earnest, mutated};
 
 /// Messages for each call.
-const MESSAGES: usize = 60;
+const MESSAGES: usize = 100;
 
 /// Sends bytes as they are; of answers only that they came is of interest.
 #[derive(Default)]
