@@ -10,7 +10,7 @@ use wattfarm_proto::tls::TlsArgs;
 
 use crate::exit::EXIT_CODES;
 use crate::network::{FieldValue, InputSize, NetworkName};
-use crate::quantity::{Budget, Duration, Sequences};
+use crate::quantity::{Budget, Duration, Sequences, positive};
 
 /// Learns what the layers of a neural network cost on the devices of a farm, and predicts networks from that.
 #[derive(Debug, Parser)]
@@ -304,10 +304,10 @@ pub(crate) struct PredictArgs {
     #[command(flatten)]
     pub(crate) sizes: SizesArgs,
     /// Ends with exit code 7 if one call takes longer, in ms.
-    #[arg(long, value_name = "MS")]
+    #[arg(long, value_name = "MS", value_parser = positive)]
     pub(crate) budget_ms: Option<f64>,
     /// Ends with exit code 7 if one call takes more energy, in mJ.
-    #[arg(long, value_name = "MJ")]
+    #[arg(long, value_name = "MJ", value_parser = positive)]
     pub(crate) budget_mj: Option<f64>,
 }
 

@@ -14,9 +14,22 @@ pub(crate) enum QuantityError {
     /// Neither a number of jobs nor a duration.
     #[error("`{0}` is neither a number of jobs, such as `500`, nor a duration, such as `30m`")]
     Budget(String),
+    /// Not a positive, finite number.
+    #[error("`{0}` is not a positive number")]
+    Positive(String),
     /// No numbers of measurements.
     #[error("`{0}` is neither a sequence, such as `17`, nor a range of them, such as `20-25`")]
     Sequences(String),
+}
+
+/// A positive, finite number: nothing is over a limit of NaN.
+pub(crate) fn positive(text: &str) -> Result<f64, QuantityError> {
+    let refused = || QuantityError::Positive(text.to_owned());
+    let number: f64 = text.parse().map_err(|_| refused())?;
+    match number.is_finite() && number > 0.0 {
+        true => Ok(number),
+        false => Err(refused()),
+    }
 }
 
 /// A positive number of whole seconds.
@@ -173,6 +186,14 @@ mod tests {
         assert_eq!("30m".parse(), Ok(Budget::Time(Duration { seconds: 1_800 })));
         for text in ["0", "-1", "many", ""] {
             assert!(text.parse::<Budget>().is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_limit_is_positive_and_finite() {
+        assert_eq!(positive("1e9"), Ok(1e9));
+        for text in ["nan", "NaN", "inf", "-inf", "0", "-1", "", "5ms"] {
+            assert!(positive(text).is_err(), "{text}");
         }
     }
 

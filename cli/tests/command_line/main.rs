@@ -233,6 +233,12 @@ fn budgets_decide_the_exit_code() {
     );
     // Dropout has no model.
     assert_eq!(within("neuralpower/alexnet", &["--budget-ms", "1e9"]), 6);
+    // Nothing is over NaN.
+    let limits = ["--budget-ms", "--budget-mj"].map(|limit| [limit, "nan"]);
+    for limit in limits {
+        let output = wattfarm(&[&["predict", "resnet18", "--models", models], &limit[..]].concat());
+        assert_eq!(exit_code(&output), 2, "{limit:?}");
+    }
 }
 
 #[test]

@@ -40,8 +40,9 @@ pub(super) async fn list(
         states: states.clone(),
         limit,
     });
-    let (open, shell) = (open.await?, shell.clone());
-    Ok(stream(|sink| async move {
+    let (open, own) = (open.await?, shell.clone());
+    Ok(stream(shell, |sink| async move {
+        let shell = own;
         let send = async |status: JobStatus| {
             let id = status.job.id;
             let task = shell.read(move |store| store.task(id)).await?;

@@ -59,8 +59,9 @@ pub(super) async fn measure(
             replicas,
         })
         .await?;
-    let shell = shell.clone();
-    Ok(stream(|sink| async move {
+    let own = shell.clone();
+    Ok(stream(shell, |sink| async move {
+        let shell = own;
         let send = |part| sink.send(v1::MeasureResponse { part: Some(part) });
         let mut told: BTreeSet<u64> = BTreeSet::new();
         loop {

@@ -75,7 +75,7 @@ impl ModelService for Models {
         let id = parse("campaign_id", &request.into_inner().campaign_id)?;
         let platform = self.0.request(GetCampaign(id)).await?.campaign.platform;
         let shell = self.0.clone();
-        Ok(stream(|sink| async move {
+        Ok(stream(&self.0, |sink| async move {
             let mut follower = Follower::new(&shell);
             let mut told = None;
             loop {
@@ -110,7 +110,7 @@ impl ModelService for Models {
             kinds: kinds(&message.kinds)?,
         };
         let set = self.0.request(event).await?;
-        Ok(stream(|sink| async move {
+        Ok(stream(&self.0, |sink| async move {
             let hash = set.platform.hash();
             let header = PlatformEntry {
                 hash,
@@ -140,7 +140,7 @@ impl ModelService for Models {
         let platform = self.0.request(FindPlatform(message.platform)).await?.hash;
         let kinds = kinds(&message.kinds)?;
         let shell = self.0.clone();
-        Ok(stream(|sink| async move {
+        Ok(stream(&self.0, |sink| async move {
             let mut follower = Follower::new(&shell);
             let mut told: BTreeMap<ModelKey, u64> = BTreeMap::new();
             // Of the versions that were there before, the newest is enough.
@@ -194,7 +194,7 @@ impl ModelService for Models {
             tracing::error!(%error, "a prediction failed");
             Status::internal("the prediction failed: the coordinator's log says why")
         })?;
-        Ok(stream(|sink| async move {
+        Ok(stream(&self.0, |sink| async move {
             for layer in &prediction.layers {
                 sink.send(v1::PredictResponse {
                     part: Some(Part::Layer(layer.into())),

@@ -114,6 +114,9 @@ impl FarmService for Operator {
         self.0.allow(&request, Role::Operate).await?;
         let message = request.into_inner();
         within("name", message.name.chars().count(), 1..=120)?;
+        if message.name.chars().any(char::is_control) {
+            return Err(FieldError::new("name", "holds a control character").into());
+        }
         let role = wire::role(message.role())
             .ok_or_else(|| FieldError::new("role", "is missing, or is none that there is"))?;
         within(
@@ -245,7 +248,7 @@ impl FarmService for Operator {
             .map(|status| (status.entry.hash, status.entry));
         let mut unnamed: BTreeMap<Hash, PlatformEntry> = platforms.collect();
         let retracted = retractions(&shell).await?;
-        Ok(stream(|sink| async move {
+        Ok(stream(&self.0, |sink| async move {
             let mut cursor = message.after_sequence;
             while cursor < last {
                 let mut measurements = shell

@@ -91,24 +91,79 @@ impl Follower {
 }
 
 /// Runs a stream's task.
-pub(super) fn stream<T, F>(run: impl FnOnce(Sink<T>) -> F) -> Response<Messages<T>>
+pub(super) fn stream<T, F>(shell: &Shell, run: impl FnOnce(Sink<T>) -> F) -> Response<Messages<T>>
 where
     T: Send + 'static,
     F: Future<Output = Result<(), End>> + Send + 'static,
 {
     let (sender, receiver) = mpsc::channel(MESSAGES_MAX);
     let running = run(Sink(sender.clone()));
+    let (mut stopping, writer) = (shell.stopping.clone(), shell.writer.clone());
+    let stop = async move {
+        // An error means that the server itself was dropped.
+        let _ = stopping.wait_for(|stopping| *stopping).await;
+        stopped(writer.stopped())
+    };
     tokio::spawn(async move {
-        tokio::select! {
+        let ended = tokio::select! {
+            biased;
             // A task that waits for news of the farm would not notice that its client is gone.
-            () = sender.closed() => (),
-            ended = running => {
-                if let Err(End::Failed(status)) = ended {
-                    // An error means that the client is gone and needs no status.
-                    let _ = sender.send(Err(status)).await;
-                }
-            }
+            () = sender.closed() => Err(End::Gone),
+            ended = running => ended,
+            // Nor would one whose client takes nothing notice that the coordinator stops: what it has of the farm it gives
+            // up here, or the writer would not end.
+            status = stop => Err(End::Failed(status)),
+        };
+        if let Err(End::Failed(status)) = ended {
+            // An error means that the client is gone and needs no status.
+            let _ = sender.send(Err(status)).await;
         }
     });
     Response::new(ReceiverStream::new(receiver))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::clock::Clock;
+    use crate::farm::{Farm, LastMeasurement, SecretHash};
+    use crate::store::{MemoryStore, Store as _};
+
+    /// The writer ends when nothing is left that could ask it: a client that opened a stream and takes nothing of it must not
+    /// keep the coordinator from ending.
+    #[tokio::test]
+    async fn a_client_that_takes_nothing_does_not_keep_the_coordinator() {
+        let (store, clock) = (Arc::new(MemoryStore::default()), Clock::start());
+        let farm = Farm::restore(store.load().expect("memory"), clock.now());
+        let (writer, end) = Writer::start(farm, store.clone(), clock);
+        let (stop, stopping) = watch::channel(false);
+        let shell = Shell::new(writer, store, SecretHash::of("key"), None, stopping);
+        let own = shell.clone();
+        let response = stream(&shell, |sink| async move {
+            loop {
+                sink.send(own.ask(LastMeasurement).await?).await?;
+            }
+        });
+        drop(shell);
+        // Until its messages have nowhere to go.
+        tokio::time::sleep(Duration::from_millis(50)).await;
+        stop.send_replace(true);
+        let ended = tokio::time::timeout(Duration::from_secs(5), end).await;
+        ended
+            .expect("the writer ends")
+            .expect("does not panic")
+            .expect("nothing fails");
+        let mut messages = response.into_inner();
+        let mut last = None;
+        while let Some(message) = tokio_stream::StreamExt::next(&mut messages).await {
+            last = Some(message);
+        }
+        let status = last.expect("some came").expect_err("it had no end");
+        assert_eq!(
+            (status.code(), status.message()),
+            (tonic::Code::Unavailable, "the coordinator is shutting down")
+        );
+    }
 }

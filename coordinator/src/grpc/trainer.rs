@@ -47,7 +47,7 @@ impl TrainerService for Trainer {
             return Err(status(Code::OutOfRange, "CURSOR_AHEAD", message, None));
         }
         let shell = self.0.clone();
-        Ok(stream(|sink| async move {
+        Ok(stream(&self.0, |sink| async move {
             let mut follower = Follower::new(&shell);
             // The first message tells how far there is to go, even if that is nowhere; what was retracted before comes next,
             // so that nobody reckons with it.
@@ -102,7 +102,7 @@ impl TrainerService for Trainer {
     ) -> Result<Response<Self::WatchCampaignsStream>, Status> {
         self.0.allow(&request, Role::Operate).await?;
         let shell = self.0.clone();
-        Ok(stream(|sink| async move {
+        Ok(stream(&self.0, |sink| async move {
             let mut follower = Follower::new(&shell);
             let mut told = None;
             loop {

@@ -9,6 +9,8 @@ mod scale;
 mod term;
 mod validation;
 
+use std::collections::BTreeSet;
+
 use serde::{Deserialize, Serialize};
 
 use crate::measurement::Recipe;
@@ -169,8 +171,8 @@ pub struct ModelError {
 }
 
 impl Model {
-    /// Refuses numbers that are not finite, a scale that could be zero or negative, terms over features that the kind
-    /// doesn't have, and more than [`TERMS_MAX`] terms.
+    /// Refuses numbers that are not finite, errors that are negative, an interval upside down, a scale that could be zero or
+    /// negative, terms over features that the kind doesn't have, and more than [`TERMS_MAX`] terms.
     pub fn check(&self) -> Result<(), ModelError> {
         let refuse = |field: &str, reason: String| {
             Err(ModelError {
@@ -194,19 +196,30 @@ impl Model {
             );
         }
         let validation = &self.validation;
+        let errors = [
+            ("validation.rmspe", validation.rmspe),
+            ("validation.mape", validation.mape),
+            ("validation.medape", validation.medape),
+        ];
         let numbers = [
             ("intercept", self.intercept),
             ("correction_min", self.correction_min),
             ("correction_max", self.correction_max),
-            ("validation.rmspe", validation.rmspe),
-            ("validation.mape", validation.mape),
-            ("validation.medape", validation.medape),
             ("validation.log_residual_low", validation.log_residual_low),
             ("validation.log_residual_high", validation.log_residual_high),
             ("validation.correlation", validation.correlation),
         ];
-        if let Some((field, number)) = numbers.into_iter().find(|(_, number)| !number.is_finite()) {
+        let mut all = numbers.into_iter().chain(errors);
+        if let Some((field, number)) = all.find(|(_, number)| !number.is_finite()) {
             return refuse(field, format!("`{number}` is not finite"));
+        }
+        // A campaign would have reached any target with such an error.
+        if let Some((field, number)) = errors.into_iter().find(|(_, number)| *number < 0.0) {
+            return refuse(field, format!("`{number}` is negative"));
+        }
+        if validation.log_residual_low > validation.log_residual_high {
+            let reason = "is over validation.log_residual_high".to_owned();
+            return refuse("validation.log_residual_low", reason);
         }
         validation.check().map_err(|reason| ModelError {
             field: "validation.bands".to_owned(),
@@ -298,7 +311,7 @@ impl ModelSet {
         }
     }
 
-    /// Refuses another format, a model that cannot be used, and one of another platform.
+    /// Refuses another format, a model that cannot be used, one of another platform, and a second for the same.
     pub fn check(&self) -> Result<(), ModelError> {
         let refuse = |field: &str, reason: String| {
             Err(ModelError {
@@ -313,7 +326,16 @@ impl ModelSet {
             );
         }
         let hash = self.platform.hash();
+        let mut keys = BTreeSet::new();
         for (index, model) in self.models.iter().enumerate() {
+            let key = &model.key;
+            if !keys.insert(key) {
+                let of = format!("{} of {} in {}", key.target, key.kind, key.dtype);
+                return refuse(
+                    &format!("models[{index}]"),
+                    format!("is the second for {of}"),
+                );
+            }
             if model.key.platform != hash {
                 return refuse(
                     &format!("models[{index}].platform"),

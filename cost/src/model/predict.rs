@@ -424,6 +424,21 @@ mod tests {
     }
 
     #[test]
+    fn a_set_has_one_model_for_each_purpose() {
+        let relu = |platform| model(platform, Kind::Relu, Target::RuntimeMs, call(), None);
+        let mut set = models(|platform| vec![relu(platform)]);
+        set.models.push(Model {
+            version: 2,
+            ..set.models[0].clone()
+        });
+        let error = set.check().expect_err("which of them predicts?");
+        assert_eq!(
+            error.to_string(),
+            "models[1]: is the second for runtime_ms of relu in f32"
+        );
+    }
+
+    #[test]
     fn an_unusable_model_names_its_field() {
         let of = |change: fn(&mut Model)| {
             let mut model = model(
@@ -438,6 +453,18 @@ mod tests {
         };
         assert_eq!(of(|model| model.scale.constant = 0.0), "scale");
         assert_eq!(of(|model| model.intercept = f64::NAN), "intercept");
+        assert_eq!(
+            of(|model| model.validation.mape = f64::NAN),
+            "validation.mape"
+        );
+        assert_eq!(
+            of(|model| model.validation.rmspe = -5.0),
+            "validation.rmspe"
+        );
+        assert_eq!(
+            of(|model| model.validation.log_residual_low = 5.0),
+            "validation.log_residual_low"
+        );
         assert_eq!(
             of(|model| model.terms[0].coefficient = f64::INFINITY),
             "terms[0].coefficient"

@@ -2,8 +2,10 @@
 //!
 //! What sled is not trusted with: its flush pushes pages towards the disk but is no fsync, so each commit ends with a sync
 //! of its files through descriptors of our own; it panics on a damaged file, so open, load and commit run guarded; it takes
-//! some damage for a torn write and forgets what came after, so commits are counted in a file of ours; and its lock's error
-//! names no cause, so the folder has a lock file too.
+//! some damage for a torn write and forgets what came after, so commits are counted in a file of ours; its lock's error
+//! names no cause, so the folder has a lock file too; it takes a draft of its snapshot, as a crash or a full disk leaves one,
+//! for a damaged snapshot, so drafts are removed before it looks; and after a write that failed it waits for ever when it is
+//! dropped, so it isn't then.
 
 mod copy;
 mod group;
@@ -16,7 +18,8 @@ use std::ops::Bound;
 use std::os::unix::fs::FileExt as _;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{self, Arc, Mutex};
 
 use serde::de::DeserializeOwned;
 use sled::transaction::{TransactionError, Transactional as _};
@@ -55,11 +58,19 @@ pub struct SledStore {
     blob_synced: Mutex<i64>,
     /// What the tree of open jobs holds: only jobs that are new to it, or leave it, are written.
     open: Mutex<BTreeSet<JobId>>,
-    /// Whether a copy is under way, and what has been committed since it looked last.
+    /// Held by the copy that is under way.
+    copying: Mutex<()>,
+    /// What has been committed since that copy looked last; `None` without one, or if it is too far behind.
     followed: Mutex<Option<Vec<Change>>>,
+    /// Whether a write has failed.
+    failed: AtomicBool,
     /// Held for as long as the store is open.
     _lock: File,
 }
+
+/// What sled calls a snapshot that it has not finished.
+const SNAPSHOT: &str = "snap.";
+const DRAFT: &str = ".generating";
 
 impl SledStore {
     /// Opens the store in `folder`, which is made if it isn't there.
@@ -78,6 +89,7 @@ impl SledStore {
             Err(TryLockError::WouldBlock) => return Err(StoreError::InUse(folder.to_owned())),
             Err(TryLockError::Error(error)) => return Err(failed(error)),
         }
+        remove_drafts(folder).map_err(failed)?;
         let config = sled::Config::new()
             .path(folder)
             .cache_capacity(CACHE_BYTES)
@@ -122,13 +134,21 @@ impl SledStore {
             acknowledged,
             blob_synced: Mutex::new(-1),
             open: Mutex::default(),
+            copying: Mutex::new(()),
             followed: Mutex::new(None),
+            failed: AtomicBool::new(false),
             _lock: lock,
         };
         let commits = guarded(folder, || store.count_commits())??;
         *store.commits.lock().expect("nobody else has it yet") = commits;
-        guarded(folder, || store.index())??;
+        store.written(guarded(folder, || store.index()).flatten())?;
         Ok(store)
+    }
+
+    /// Notes whether a write has failed.
+    fn written(&self, written: Result<(), StoreError>) -> Result<(), StoreError> {
+        self.failed.fetch_or(written.is_err(), Ordering::Relaxed);
+        written
     }
 
     /// Sees to it that the indices are there, and reads what is held of them in memory.
@@ -271,7 +291,7 @@ impl SledStore {
 
 impl Store for SledStore {
     fn commit(&self, changes: &[Change]) -> Result<(), StoreError> {
-        guarded(&self.folder, || self.write(changes))?
+        self.written(guarded(&self.folder, || self.write(changes)).flatten())
     }
 
     fn load(&self) -> Result<Records, StoreError> {
@@ -375,12 +395,18 @@ impl Store for SledStore {
                 source: Box::new(source),
             })
         };
-        if self.followed().replace(Vec::new()).is_some() {
-            return Err(StoreError::Disk {
-                doing: "copy the store",
-                source: "another copy is under way".into(),
-            });
-        }
+        let _copying = match self.copying.try_lock() {
+            Ok(copying) => copying,
+            // One that panicked is not under way any more.
+            Err(sync::TryLockError::Poisoned(copying)) => copying.into_inner(),
+            Err(sync::TryLockError::WouldBlock) => {
+                return Err(StoreError::Disk {
+                    doing: "copy the store",
+                    source: "another copy is under way".into(),
+                });
+            }
+        };
+        *self.followed() = Some(Vec::new());
         let copied = guarded(&self.folder, || self.copy_shelves(&mut taken));
         // No commit is half seen: it holds the count for as long as it lasts.
         let count = self
@@ -441,6 +467,29 @@ impl SledStore {
     }
 }
 
+impl Drop for SledStore {
+    /// sled flushes when the last handle is dropped. After a write that failed that may wait for ever for a place in its log
+    /// that nobody fills any more, and the process would never end: sled is left to the process's end then.
+    fn drop(&mut self) {
+        if *self.failed.get_mut() {
+            std::mem::forget((self.database.clone(), self.trees.clone()));
+        }
+    }
+}
+
+/// Removes the snapshots that sled had begun when it was stopped: each is of use only under its final name.
+fn remove_drafts(folder: &Path) -> io::Result<()> {
+    for entry in std::fs::read_dir(folder)? {
+        let entry = entry?;
+        let name = entry.file_name();
+        let name = name.to_string_lossy();
+        if name.starts_with(SNAPSHOT) && name.ends_with(DRAFT) {
+            std::fs::remove_file(entry.path())?;
+        }
+    }
+    Ok(())
+}
+
 /// sled rebuilds errors that it passes between threads from their text, so the kind alone doesn't tell.
 fn is_full(error: &io::Error) -> bool {
     error.kind() == io::ErrorKind::StorageFull || error.to_string().contains("No space left")
@@ -476,6 +525,73 @@ fn guarded<T>(folder: &Path, run: impl FnOnce() -> T) -> Result<T, StoreError> {
 mod tests {
     use super::*;
     use crate::farm::{SecretHash, Timestamp, Token};
+
+    fn token(name: &str, note: &str) -> Change {
+        let token = Token {
+            note: note.to_owned(),
+            expires_at: Timestamp(0),
+            used_by: None,
+        };
+        Change::Token(SecretHash::of(name), token)
+    }
+
+    /// As a kill or a full disk leaves it, while the store was being opened.
+    #[test]
+    fn a_snapshot_that_was_begun_is_no_damage() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let open = || SledStore::open(folder.path()).expect("opens");
+        open().commit(&[token("a", "kept")]).expect("commits");
+        for half in ["", "half a snapshot"] {
+            let draft = folder.path().join("snap.0000000000FFFFFF.generating");
+            std::fs::write(&draft, half).expect("writes");
+            assert_eq!(open().load().expect("loads").tokens.len(), 1);
+            assert!(!draft.exists());
+        }
+    }
+
+    #[test]
+    fn a_store_that_failed_does_not_keep_the_process() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let store = SledStore::open(folder.path()).expect("opens");
+        store.commit(&[token("a", "kept")]).expect("commits");
+        // Large values have no place any more.
+        std::fs::remove_dir_all(folder.path().join("blobs")).expect("removes");
+        let large = token("b", &"note ".repeat(100_000));
+        store.commit(&[large]).expect_err("nowhere to put it");
+        let (ended, end) = std::sync::mpsc::channel();
+        std::thread::spawn(move || {
+            drop(store);
+            ended.send(()).expect("somebody waits");
+        });
+        let patience = std::time::Duration::from_secs(10);
+        end.recv_timeout(patience).expect("it is dropped");
+    }
+
+    #[test]
+    fn a_second_copy_is_refused_and_takes_nothing_from_the_first() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let store = SledStore::open(folder.path()).expect("opens");
+        let token = |name: &str| token(name, name);
+        store.commit(&[token("before")]).expect("commits");
+        // So many that some have their place before what has been read already.
+        let late: Vec<Change> = (0..20).map(|n| token(&format!("late {n}"))).collect();
+        let mut copied = Vec::new();
+        let copy = store.copy(&mut |changes| {
+            if changes.contains(&token("before")) {
+                store.commit(&late).expect("commits");
+                let second = store.copy(&mut |_| Ok(()));
+                let refused = second.expect_err("one at a time");
+                assert!(matches!(refused, StoreError::Disk { .. }), "{refused}");
+            }
+            copied.extend_from_slice(changes);
+            Ok(())
+        });
+        copy.expect("nothing fails");
+        for change in &late {
+            assert!(copied.contains(change), "{change:?} is not in {copied:?}");
+        }
+        store.copy(&mut |_| Ok(())).expect("the first is over");
+    }
 
     #[test]
     fn a_stray_file_among_the_large_values_stops_no_sync() {

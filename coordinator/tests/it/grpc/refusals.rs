@@ -233,6 +233,18 @@ async fn bad_requests_name_their_field() {
             (Code::InvalidArgument, path)
         );
     }
+    // Shown in a list some day, and on a terminal.
+    let named = v1::CreateKeyRequest {
+        name: "ada\u{1b}[2J".to_owned(),
+        role: v1::Role::Read.into(),
+        ttl_seconds: 0,
+    };
+    let made = farm.operator.farm().create_key(named).await;
+    let status = made.expect_err("commands a terminal");
+    assert_eq!(
+        (status.code(), field(&status).as_str()),
+        (Code::InvalidArgument, "name")
+    );
     farm.stop().await;
 }
 
