@@ -85,6 +85,7 @@ fn largest(layers: &[Layer]) -> Model {
             log_residual_high: 0.1,
             bands: Vec::new(),
             correlation: 1.0,
+            additivity: None,
         },
         provenance: Provenance {
             recipe: Recipe::LAYER,

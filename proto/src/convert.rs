@@ -8,8 +8,8 @@ use wattfarm_cost::measurement::{
     Board, Conditions, Measurement, Power, PowerTrial, Reading, Recipe, Runtime, Subject,
 };
 use wattfarm_cost::model::{
-    Band, Bound, LayerPrediction, Limit, Model, ModelKey, NetworkPrediction, Provenance, Scale,
-    Target, Validation, Weighted,
+    Additivity, Band, Bound, LayerPrediction, Limit, Model, ModelKey, NetworkPrediction,
+    Provenance, Scale, Target, Validation, Weighted,
 };
 use wattfarm_cost::network::{NODES_MAX, Network, Node, Source, Step};
 use wattfarm_cost::platform::{Device, Platform};
@@ -607,6 +607,11 @@ impl TryFrom<v1::Model> for Model {
                     })
                     .collect(),
                 correlation: validation.correlation.unwrap_or(1.0),
+                additivity: validation.additivity.map(|found| Additivity {
+                    networks: found.networks,
+                    mean: found.mean,
+                    rms: found.rms,
+                }),
             },
             provenance: Provenance {
                 recipe: parse::<Recipe>("provenance.recipe", &provenance.recipe)?,
@@ -663,6 +668,11 @@ impl From<&Model> for v1::Model {
                 log_residual_high: validation.log_residual_high,
                 bands: validation.bands.iter().map(band).collect(),
                 correlation: Some(validation.correlation),
+                additivity: validation.additivity.map(|found| v1::model::Additivity {
+                    networks: found.networks,
+                    mean: found.mean,
+                    rms: found.rms,
+                }),
             }),
             provenance: Some(v1::model::Provenance {
                 recipe: provenance.recipe.to_string(),

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use tonic::{Request, Status};
 use wattfarm_cost::measurement::{Measurement, Recipe};
-use wattfarm_cost::model::{Model, ModelKey};
+use wattfarm_cost::model::{Model, ModelKey, Validation};
 use wattfarm_proto::connect::Connection;
 use wattfarm_proto::error::FieldError;
 use wattfarm_proto::v1;
@@ -152,6 +152,15 @@ fn outcome(model: &Model, measured: &Measured, threads: usize) -> Outcome {
     }
 }
 
+/// Whether they were validated alike. How networks add up is no matter of this model's samples.
+fn is_same_validation(model: &Model, again: &Model) -> bool {
+    let again = Validation {
+        additivity: model.validation.additivity,
+        ..again.validation.clone()
+    };
+    model.validation == again
+}
+
 /// The first field that differs; a version is the coordinator's to give.
 fn difference(model: &Model, again: &Model) -> Option<&'static str> {
     let fields = [
@@ -168,7 +177,7 @@ fn difference(model: &Model, again: &Model) -> Option<&'static str> {
             "correction_max",
             model.correction_max == again.correction_max,
         ),
-        ("validation", model.validation == again.validation),
+        ("validation", is_same_validation(model, again)),
     ];
     let different = fields.into_iter().find(|(_, same)| !same);
     different.map(|(field, _)| field)

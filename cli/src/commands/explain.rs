@@ -90,6 +90,16 @@ impl Report for Explained {
                 "from {} layers; error on layers held out: RMSPE {:.1} %, mean {:.1} %, median {:.1} %",
                 model.provenance.distinct, validation.rmspe, validation.mape, validation.medape
             ),
+        ];
+        lines.extend(validation.additivity.map(|found| {
+            format!(
+                "{} networks measured whole on the platform are {:.1} % from the sums of their layers ({:+.1} % on the mean)",
+                found.networks,
+                100.0 * found.rms,
+                100.0 * found.mean.exp_m1()
+            )
+        }));
+        lines.extend([
             String::new(),
             format!("{} = {form}", key.target),
             format!(
@@ -97,7 +107,7 @@ impl Report for Explained {
                 explanation.layers
             ),
             String::new(),
-        ];
+        ]);
         lines.push(costs(&format!("yardstick, {unit}"), &explanation.yardstick));
         if let Some(time) = &explanation.time {
             lines.extend([String::new(), costs("time, ms", time)]);

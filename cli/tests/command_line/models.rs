@@ -76,6 +76,7 @@ fn model(platform: &Platform, kind: Kind, target: Target, terms: usize, times: f
             log_residual_high: 0.1,
             bands: Vec::new(),
             correlation: 1.0,
+            additivity: None,
         },
         provenance: Provenance {
             recipe: Recipe::LAYER,

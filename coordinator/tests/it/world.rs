@@ -90,6 +90,7 @@ pub(crate) fn model(platform: Hash, rmspe: f64) -> Model {
             log_residual_high: 0.1,
             bands: Vec::new(),
             correlation: 1.0,
+            additivity: None,
         },
         provenance: Provenance {
             recipe: Recipe::LAYER,

@@ -181,6 +181,7 @@ mod tests {
                 log_residual_high: 0.1,
                 bands: Vec::new(),
                 correlation: 1.0,
+                additivity: None,
             },
             provenance: Provenance {
                 recipe: Recipe::LAYER,

@@ -23,7 +23,7 @@ pub use features::{Features, feature_names};
 pub use predict::{LayerPrediction, NetworkPrediction, Total, predict};
 pub use scale::{DERIVED, EFFORT, Limit, Parts, Scale};
 pub use term::{FACTORS_MAX, Factor, Function, Term, TermError};
-pub use validation::{BANDS_MAX, Band, Validation};
+pub use validation::{Additivity, BANDS_MAX, Band, Validation};
 
 /// The most terms that a model may have.
 pub const TERMS_MAX: usize = 300;
@@ -222,7 +222,7 @@ impl Model {
             return refuse("validation.log_residual_low", reason);
         }
         validation.check().map_err(|reason| ModelError {
-            field: "validation.bands".to_owned(),
+            field: "validation".to_owned(),
             reason,
         })?;
         if self.correction_min > self.correction_max {
@@ -309,6 +309,15 @@ impl ModelSet {
             platform,
             models,
         }
+    }
+
+    /// How networks add up on the platform, by the model that knows most of them.
+    pub fn additivity(&self) -> Option<&Additivity> {
+        let known = self
+            .models
+            .iter()
+            .filter_map(|model| model.validation.additivity.as_ref());
+        known.max_by_key(|additivity| additivity.networks)
     }
 
     /// Refuses another format, a model that cannot be used, one of another platform, and a second for the same.

@@ -40,7 +40,8 @@ pub struct Total {
     /// Sum of the layers that have a model, in ms; `None` if none has.
     pub runtime_ms: Option<f64>,
     /// Lower end of its 90 % interval: equal layers err alike, different ones of a kind as far as the model's
-    /// [`correlation`](super::Validation::correlation) says, and kinds apart from each other.
+    /// [`correlation`](super::Validation::correlation) says, and kinds apart from each other; the platform's
+    /// [`additivity`](super::Additivity), where it is known, comes on top.
     pub runtime_ms_low: Option<f64>,
     /// Upper end of its 90 % interval.
     pub runtime_ms_high: Option<f64>,
@@ -172,9 +173,20 @@ fn predict_layer(
     }
 }
 
+/// How far the sum of the layers' errors and the gap between sums and networks reach together.
+fn reach(
+    layers: &[LayerPrediction],
+    models: &ModelSet,
+    dtype: Dtype,
+    (runtime_ms, error): (f64, impl Fn(&LayerPrediction) -> Option<f64>),
+) -> f64 {
+    let gap = models.additivity().map_or(0.0, |gap| gap.reach()) * runtime_ms;
+    reach_of_layers(layers, models, dtype, error).hypot(gap)
+}
+
 /// How far the sum of errors of up to `error` a layer reaches. Variances add up over kinds; within a kind of correlation ρ
 /// the variance is ρ (Σ eᵢ)² + (1 - ρ) Σ eⱼ², where equal layers are one j.
-fn reach(
+fn reach_of_layers(
     layers: &[LayerPrediction],
     models: &ModelSet,
     dtype: Dtype,
@@ -212,8 +224,9 @@ fn total(network: &Network, layers: &[LayerPrediction], models: &ModelSet) -> To
     let complete = layers.iter().all(|layer| layer.runtime_ms.is_some());
     Total {
         runtime_ms,
-        runtime_ms_low: runtime_ms.map(|ms| (ms - reach(layers, models, dtype, below)).max(0.0)),
-        runtime_ms_high: runtime_ms.map(|ms| ms + reach(layers, models, dtype, above)),
+        runtime_ms_low: runtime_ms
+            .map(|ms| (ms - reach(layers, models, dtype, (ms, below))).max(0.0)),
+        runtime_ms_high: runtime_ms.map(|ms| ms + reach(layers, models, dtype, (ms, above))),
         power_w: energy_mj
             .zip(runtime_ms)
             .filter(|_| complete)
@@ -281,6 +294,7 @@ mod tests {
                 log_residual_high: 2f64.ln(),
                 bands: Vec::new(),
                 correlation: 1.0,
+                additivity: None,
             },
             provenance: Provenance {
                 recipe: Recipe::LAYER,
@@ -365,6 +379,34 @@ mod tests {
                 "{high:?}"
             );
         }
+    }
+
+    /// One layer of 1 ms, up to 1 ms more; networks that are off by 30 % reach 1.645 times that farther, at a right angle.
+    #[test]
+    fn how_networks_add_up_is_in_the_interval() {
+        let mut b = NetworkBuilder::new("one", vec![1, 3, 8, 8], Dtype::F32);
+        let input = b.input();
+        b.conv2d("only", input, 4, window(3, 1, 1), 1, false);
+        let network = b.finish().expect("valid");
+        let set = models(|platform| {
+            let of = |target, networks, rms| {
+                let mut conv = model(platform, Kind::Conv2d, target, call(), None);
+                conv.validation.additivity = Some(Additivity {
+                    networks,
+                    mean: 0.0,
+                    rms,
+                });
+                conv
+            };
+            // The figure of the most networks counts.
+            vec![of(Target::RuntimeMs, 7, 0.3), of(Target::PowerW, 6, 0.9)]
+        });
+        let high = predict(&network, &set).total.runtime_ms_high;
+        let expected = 1.0 + 1.0_f64.hypot(1.645 * 0.3);
+        assert!(
+            (high.expect("a model") - expected).abs() < 1e-12,
+            "{high:?}"
+        );
     }
 
     #[test]

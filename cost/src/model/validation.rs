@@ -27,6 +27,32 @@ pub struct Validation {
     /// How far the residuals of layers that are like each other go together: 0 not at all, 1 always.
     #[serde(default = "together")]
     pub correlation: f64,
+    /// How the platform's networks added up when a model of runtimes was fitted; unknown until some are measured whole.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub additivity: Option<Additivity>,
+}
+
+/// How far networks measured whole are from the sums of their layers, each measured alone on the same platform: figures
+/// over ln(network / sum). No model of layers can predict networks better.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Additivity {
+    /// How many networks were compared.
+    pub networks: u32,
+    /// Their mean: over 0 where networks take longer than their layers.
+    pub mean: f64,
+    /// Their root mean square.
+    pub rms: f64,
+}
+
+impl Additivity {
+    /// 95 % of a normal distribution are under so many standard deviations: the ends of a 90 % interval.
+    const NORMAL: f64 = 1.645;
+
+    /// How far a network's 90 % interval reaches to either side because of it, relative to the network.
+    pub(super) fn reach(&self) -> f64 {
+        Self::NORMAL * self.rms
+    }
 }
 
 /// What is not known is taken to err together, which makes a network's interval the widest.
@@ -47,7 +73,7 @@ pub struct Band {
 }
 
 impl Validation {
-    /// Refuses bands that are not in order, or do not hold 0, and a correlation that is none.
+    /// Refuses bands that are not in order, or do not hold 0, a correlation that is none, and an additivity of nothing.
     pub(super) fn check(&self) -> Result<(), String> {
         let is_fine = |band: &Band| {
             let numbers = [band.effort, band.low, band.high];
@@ -66,6 +92,17 @@ impl Validation {
             return Err(format!(
                 "correlation {} is not from 0 to 1",
                 self.correlation
+            ));
+        }
+        if let Some(Additivity {
+            networks,
+            mean,
+            rms,
+        }) = self.additivity
+            && !(networks > 0 && mean.is_finite() && rms.is_finite() && rms >= 0.0)
+        {
+            return Err(format!(
+                "additivity of {networks} networks, mean {mean}, root mean square {rms}"
             ));
         }
         Ok(())
@@ -107,6 +144,7 @@ mod tests {
             log_residual_high: 0.25,
             bands,
             correlation: 0.5,
+            additivity: None,
         }
     }
 
@@ -141,6 +179,7 @@ mod tests {
         }
         let of = |correlation| Validation {
             correlation,
+            additivity: None,
             ..validation(Vec::new())
         };
         assert!(of(1.5).check().is_err() && of(f64::NAN).check().is_err());

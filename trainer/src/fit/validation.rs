@@ -28,6 +28,7 @@ pub(super) fn validation(folds: usize, layers: &[Features], log_ratios: &[f64]) 
         log_residual_high,
         bands: bands(layers, &residuals),
         correlation: correlation(layers, &residuals),
+        additivity: None,
     }
 }
 
@@ -43,6 +44,7 @@ pub(super) fn unknown() -> Validation {
         log_residual_high: twice,
         bands: Vec::new(),
         correlation: 1.0,
+        additivity: None,
     }
 }
 

@@ -5,8 +5,9 @@ use std::time::Duration;
 
 use wattfarm_cost::Hash;
 use wattfarm_cost::measurement::{Measurement, Recipe, Subject};
-use wattfarm_cost::model::{ModelKey, Target};
+use wattfarm_cost::model::{Additivity, ModelKey, Target};
 
+use super::platform::PlatformBook;
 use crate::fit::{Origin, Sample};
 
 /// Different layers from which on a model is fitted at once.
@@ -37,13 +38,6 @@ pub(super) struct Books {
     retracted: BTreeSet<u64>,
 }
 
-#[derive(Debug, Default)]
-struct PlatformBook {
-    /// By the recipe of today: what was measured by an older one is worth measuring again.
-    measured: BTreeSet<Hash>,
-    last_arrival: Duration,
-}
-
 /// The samples of one model by one recipe.
 #[derive(Debug, Default)]
 struct Account {
@@ -65,6 +59,8 @@ pub(super) struct Assignment {
     pub(super) key: ModelKey,
     pub(super) samples: Vec<Sample>,
     pub(super) origin: Origin,
+    /// What is published with a model of runtimes.
+    pub(super) additivity: Option<Additivity>,
 }
 
 /// What a measurement says to each model. Networks are measured to judge models, not to fit them.
@@ -106,15 +102,9 @@ impl Books {
         if self.retracted.remove(&measurement.sequence) {
             return;
         }
-        let Subject::Layer(layer) = &measurement.subject else {
-            return;
-        };
-        let hash = layer.hash();
         let platform = self.platforms.entry(measurement.platform).or_default();
-        if measurement.recipe == Recipe::LAYER {
-            platform.measured.insert(hash);
-        }
-        platform.last_arrival = now;
+        platform.take(now, measurement);
+        let hash = measurement.subject.hash();
         for (key, sample) in samples(measurement) {
             let account = self.accounts.entry((key, measurement.recipe)).or_default();
             account.samples.push(sample);
@@ -130,7 +120,8 @@ impl Books {
             self.retracted.insert(sequence);
         }
         let mut keys = Vec::new();
-        for ((key, recipe), account) in &mut self.accounts {
+        (self.platforms.values_mut()).for_each(|platform| platform.retract(sequence));
+        for ((key, _), account) in &mut self.accounts {
             let Ok(index) = account.sequences.binary_search(&sequence) else {
                 continue;
             };
@@ -139,10 +130,6 @@ impl Books {
             keys.push(*key);
             if !(account.samples.iter()).any(|sample| sample.layer.hash() == hash) {
                 account.distinct.remove(&hash);
-                if key.target == Target::RuntimeMs && *recipe == Recipe::LAYER {
-                    let platform = self.platforms.get_mut(&key.platform);
-                    platform.map(|book| book.measured.remove(&hash));
-                }
             }
         }
         // By another recipe too: with one layer less it may be another's turn.
@@ -155,7 +142,7 @@ impl Books {
     pub(super) fn is_measured(&self, platform: &Hash, layer: &Hash) -> bool {
         self.platforms
             .get(platform)
-            .is_some_and(|book| book.measured.contains(layer))
+            .is_some_and(|book| book.is_measured(layer))
     }
 
     /// The fit to do next: of the stale models, the one whose last fit had the smallest part of its samples.
@@ -175,6 +162,12 @@ impl Books {
             key,
             samples: account.samples.clone(),
             origin,
+            additivity: match key.target {
+                Target::RuntimeMs => {
+                    (self.platforms.get(&key.platform)).and_then(PlatformBook::additivity)
+                }
+                Target::PowerW | Target::EnergyMj => None,
+            },
         })
     }
 
@@ -336,6 +329,14 @@ mod tests {
             books.next_fit(seconds(0)).map(|fit| fit.samples.len()),
             Some(6)
         );
+        assert_eq!(
+            books.next_fit(seconds(0)).map(|fit| fit.additivity),
+            Some(None),
+            "the network's layer is not among them"
+        );
+        take(&mut books, seconds(0), 8, 9);
+        let fit = books.next_fit(seconds(0)).expect("its layer is");
+        assert_eq!(fit.additivity.map(|found| found.networks), Some(1));
         assert!(
             books.is_measured(&platform(), &relu(3).hash())
                 && !books.is_measured(&platform(), &relu(300).hash())

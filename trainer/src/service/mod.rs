@@ -7,6 +7,7 @@ mod backoff;
 mod books;
 mod core;
 mod follow;
+mod platform;
 mod queue;
 #[cfg(test)]
 mod testing;
@@ -163,8 +164,14 @@ fn fit_one(assignment: &Assignment, threads: usize) -> Option<Model> {
         key,
         samples,
         origin,
+        additivity,
     } = assignment;
-    fit::fit(*key, samples, *origin, threads)
+    let fitted = fit::fit(*key, samples, *origin, threads);
+    fitted
+        .map(|mut model| {
+            model.validation.additivity = *additivity;
+            model
+        })
         .inspect_err(|error| {
             let error: &dyn std::error::Error = error;
             tracing::error!(kind = %key.kind, target = %key.target, error, "fit failed");
