@@ -14,7 +14,7 @@ use wattfarm_coordinator::certs::Certificates;
 use wattfarm_coordinator::config::{Command, Config, LogFormat};
 use wattfarm_coordinator::draft::{Draft, write_whole};
 use wattfarm_coordinator::server::{self, Server, Settings, operator_key};
-use wattfarm_coordinator::store::{SledStore, dump, verify};
+use wattfarm_coordinator::store::{DurableStore, dump, verify};
 
 #[tokio::main]
 async fn main() -> ExitCode {
@@ -48,7 +48,7 @@ async fn serve(config: Config) -> anyhow::Result<()> {
     // Before anything is there to stop: a signal during the start is not lost.
     let mut terminate = signal(SignalKind::terminate()).context("listen for SIGTERM")?;
     let mut interrupt = signal(SignalKind::interrupt()).context("listen for SIGINT")?;
-    let store = Arc::new(SledStore::open(&config.store)?);
+    let store = Arc::new(DurableStore::in_folder(&config.store)?);
     let settings = Settings {
         operator_key: operator_key(&config.store)?,
         listen: config.listen,
@@ -93,7 +93,7 @@ fn chore(folder: &Path, command: Command) -> anyhow::Result<()> {
                 part.display()
             );
             let changes = {
-                let store = SledStore::open(&part)?;
+                let store = DurableStore::in_folder(&part)?;
                 let changes = dump::read(&store, &mut BufReader::with_capacity(1 << 20, from))
                     .with_context(|| format!("import `{}`", file.display()))?;
                 verify(&store)?;
@@ -131,13 +131,13 @@ fn chore(folder: &Path, command: Command) -> anyhow::Result<()> {
 }
 
 /// A store that is there: looking for one must not make one.
-fn existing(folder: &Path) -> anyhow::Result<SledStore> {
+fn existing(folder: &Path) -> anyhow::Result<DurableStore> {
     ensure!(
         folder.join("db").exists(),
         "`{}` holds no store",
         folder.display()
     );
-    Ok(SledStore::open(folder)?)
+    Ok(DurableStore::in_folder(folder)?)
 }
 
 fn log_to_stderr(format: LogFormat) {

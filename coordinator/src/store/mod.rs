@@ -1,13 +1,17 @@
 //! Durable records behind a few verbs. The farm decides; a store only keeps, and keeps in order.
 
 pub mod dump;
+mod home;
 mod memory;
+mod pack;
 mod record;
+mod shelf;
+mod shelved;
 mod sled;
 mod verify;
 
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use wattfarm_cost::id::JobId;
 use wattfarm_cost::model::ModelKey;
@@ -16,7 +20,7 @@ use wattfarm_cost::{Measurement, Model};
 use crate::farm::{Change, Entry, Job, Records, Retraction, Task, TaskKey, Totals};
 
 pub use memory::MemoryStore;
-pub use sled::SledStore;
+pub use shelved::DurableStore;
 pub use verify::{Verified, VerifyError, verify};
 
 /// A home for the farm's records.
@@ -110,6 +114,13 @@ pub enum StoreError {
         /// What is wrong with it.
         reason: String,
     },
+}
+
+impl DurableStore {
+    /// The store in a folder, by sled. The folder is made if it isn't there.
+    pub fn in_folder(folder: &Path) -> Result<Self, StoreError> {
+        sled::open(folder)
+    }
 }
 
 /// Jobs that are read at a time.
