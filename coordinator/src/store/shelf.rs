@@ -59,6 +59,14 @@ impl Shelf {
         (Self::Commits, "commits"),
     ];
 
+    /// Whether its records are packs.
+    pub(super) fn is_packed(self) -> bool {
+        matches!(
+            self,
+            Self::Tasks | Self::Over | Self::Open | Self::Measurements
+        )
+    }
+
     pub(super) fn name(self) -> &'static str {
         Self::ALL[self as usize].1
     }

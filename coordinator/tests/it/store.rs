@@ -20,7 +20,7 @@ fn life() -> (World, Vec<Vec<Change>>) {
 }
 
 /// What every store must do.
-fn conforms(open: &dyn Fn() -> Arc<dyn Store>) {
+pub(crate) fn conforms(open: &dyn Fn() -> Arc<dyn Store>) {
     let (world, events) = life();
     let store = open();
     assert_eq!(

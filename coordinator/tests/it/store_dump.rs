@@ -22,7 +22,7 @@ fn dumped(store: &dyn Store) -> Vec<u8> {
 }
 
 /// All that can be asked of a store.
-fn told(store: &dyn Store) -> impl PartialEq + std::fmt::Debug + use<> {
+pub(crate) fn told(store: &dyn Store) -> impl PartialEq + std::fmt::Debug + use<> {
     let key = model(platform(1).hash(), 1.0).key;
     (
         store.load().expect("loads"),
@@ -79,7 +79,7 @@ fn dumps_of_version_1_are_still_read() {
 }
 
 /// What has come since: totals and retractions.
-fn lived_since() -> World {
+pub(crate) fn lived_since() -> World {
     let mut world = lived();
     let measured = world.store.measurements_after(1, 1).expect("memory");
     let retract = RetractMeasurements {

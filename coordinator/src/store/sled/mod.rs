@@ -66,7 +66,9 @@ impl SledHome {
         let lock = File::create(folder.join("lock")).map_err(failed)?;
         match lock.try_lock() {
             Ok(()) => (),
-            Err(TryLockError::WouldBlock) => return Err(StoreError::InUse(folder.to_owned())),
+            Err(TryLockError::WouldBlock) => {
+                return Err(StoreError::InUse(folder.display().to_string()));
+            }
             Err(TryLockError::Error(error)) => return Err(failed(error)),
         }
         let config = sled::Config::new()
