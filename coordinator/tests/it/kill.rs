@@ -151,6 +151,32 @@ async fn what_was_acknowledged_survives_sigkill() {
     coordinator.end().await;
 }
 
+/// A client that was told of two coordinators talks to the one that answers.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_client_goes_on_with_the_next_coordinator() {
+    let folders = [(); 2].map(|()| tempfile::tempdir().expect("a folder"));
+    let mut first = Coordinator::start(folders[0].path()).await;
+    let second = Coordinator::start(folders[1].path()).await;
+    let addresses = format!("{},{}", first.address, second.address);
+    let client = Connection::open(addresses.as_str(), None)
+        .await
+        .expect("either answers");
+    let ask = || async {
+        let request = unary(v1::ListPlatformsRequest {});
+        client.models().list_platforms(request).await
+    };
+    ask().await.expect("the first is there");
+    first.process.kill().await.expect("it runs");
+    let mut failures = 0;
+    while let Err(failure) = ask().await {
+        failures += 1;
+        assert!(failures < 20, "{failure}");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    drop(client);
+    second.end().await;
+}
+
 async fn open_jobs(operator: &Connection) -> u64 {
     let request = v1::ListCampaignsRequest {};
     let campaigns = operator

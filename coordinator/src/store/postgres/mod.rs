@@ -27,7 +27,7 @@ use super::{DurableStore, StoreError};
 pub struct Address {
     /// As it was written, password and all.
     text: String,
-    config: Config,
+    config: Box<Config>,
 }
 
 impl FromStr for Address {
@@ -41,8 +41,10 @@ impl FromStr for Address {
         if config.get_hosts().is_empty() {
             return Err("names no host".to_owned());
         }
-        let text = text.to_owned();
-        Ok(Self { text, config })
+        Ok(Self {
+            text: text.to_owned(),
+            config: Box::new(config),
+        })
     }
 }
 
@@ -188,8 +190,8 @@ impl Home for PostgresHome {
     }
 
     fn write(&self, batch: &Batch) -> Result<(), StoreError> {
-        let mut puts: BTreeMap<Shelf, (Vec<Vec<u8>>, Vec<Vec<u8>>)> = BTreeMap::new();
-        let mut removals: BTreeMap<Shelf, Vec<Vec<u8>>> = BTreeMap::new();
+        let mut puts: BTreeMap<Shelf, (Column, Column)> = BTreeMap::new();
+        let mut removals: BTreeMap<Shelf, Column> = BTreeMap::new();
         for ((shelf, key), record) in &batch.changes {
             match record {
                 Some(record) => {
@@ -226,6 +228,9 @@ impl Home for PostgresHome {
         })?
     }
 }
+
+/// Values of a column, one for each row.
+type Column = Vec<Vec<u8>>;
 
 /// The table of a shelf.
 fn table(shelf: Shelf) -> String {

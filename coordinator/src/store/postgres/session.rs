@@ -112,7 +112,7 @@ impl Session {
 
 /// A connection whose commits are on the database's disk when they are told.
 pub(super) fn connect(address: &Address) -> Result<Client, StoreError> {
-    let mut config = address.config.clone();
+    let mut config = (*address.config).clone();
     config
         .application_name("wattfarm-coordinator")
         .connect_timeout(TIMEOUT)
