@@ -111,7 +111,12 @@ impl Canary {
 
     /// What the device may differ by, as a share: the larger of 3 % and four standard deviations of its own repeats.
     pub fn tolerance(&self) -> f64 {
-        (DEVIATIONS * deviation(&self.history.good_ms)).max(TOLERANCE_MIN)
+        (DEVIATIONS * self.scatter()).max(TOLERANCE_MIN)
+    }
+
+    /// The standard deviation of the device's own repeats, as a share; 0 while there are fewer than two.
+    pub fn scatter(&self) -> f64 {
+        scatter(&self.history.good_ms)
     }
 
     /// Takes a figure, in ms, measured at `now`.
@@ -163,7 +168,7 @@ fn median(values: &[f64]) -> f64 {
 }
 
 /// The standard deviation relative to the mean; 0 for fewer than two.
-fn deviation(values: &[f64]) -> f64 {
+pub fn scatter(values: &[f64]) -> f64 {
     let count = values.len() as f64;
     if values.len() < 2 {
         return 0.0;

@@ -26,7 +26,7 @@ use wattfarm_proto::tls::TlsArgs;
 #[derive(Parser)]
 #[command(name = "wattfarm-agent", version)]
 struct Args {
-    /// Where the coordinator listens.
+    /// Where the coordinator listens. Several addresses, with commas between them, of coordinators over one database.
     #[arg(long, env = "WATTFARM_COORDINATOR", default_value = "127.0.0.1:7461")]
     coordinator: String,
     #[command(flatten)]

@@ -12,8 +12,14 @@ use wattfarm_cost::measurement::{Recipe, Runtime, Subject};
 use wattfarm_cost::network::zoo;
 use wattfarm_cost::{Kind, Layer};
 
-use crate::executor::Executor;
-use crate::recipe::{Clock, Confidence, Failure, Pulse, Scratch, measure, median_interval};
+use crate::canary;
+use crate::executor::{self, Executor};
+use crate::recipe::{
+    Clock, Confidence, Failure, Pulse, Scratch, measure, measure_canary, median_interval,
+};
+
+/// The device's canary is measured once for so many layers: its scatter is a part of every interval, as it is in a farm.
+const LAYERS_PER_CANARY: usize = 10;
 
 /// One layer, measured twice.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -35,10 +41,12 @@ pub struct Figure {
     pub high_ms: f64,
 }
 
-impl From<&Runtime> for Figure {
-    fn from(runtime: &Runtime) -> Self {
+impl Figure {
+    /// Of a device that scatters by a share of the median between repeats.
+    fn new(runtime: &Runtime, scatter: f64) -> Self {
         let samples: Vec<f64> = runtime.samples_ms.iter().map(|&ms| ms.into()).collect();
         let interval = median_interval(&samples, Confidence::P99);
+        let interval = interval.with_scatter(scatter, Confidence::P99);
         Self {
             median_ms: interval.median,
             low_ms: interval.low,
@@ -214,8 +222,14 @@ pub fn run(
     let mut order: Vec<usize> = (0..layers.len()).chain(0..layers.len()).collect();
     order.shuffle(&mut StdRng::seed_from_u64(seed));
     let pulse = Pulse::default();
-    let mut figures: Vec<Vec<Figure>> = vec![Vec::new(); layers.len()];
-    for index in order {
+    let mut runtimes: Vec<Vec<Runtime>> = vec![Vec::new(); layers.len()];
+    let canary_layer = Subject::Layer(executor::canary_layer());
+    let mut canary_ms = Vec::new();
+    for (done, index) in order.into_iter().enumerate() {
+        if done % LAYERS_PER_CANARY == 0 {
+            let mut workload = executor.build(&canary_layer)?;
+            canary_ms.push(measure_canary(workload.as_mut(), scratch, clock, &pulse)?);
+        }
         let subject = Subject::Layer(layers[index].clone());
         let mut workload = executor.build(&subject)?;
         let runtime = measure(
@@ -225,13 +239,14 @@ pub fn run(
             clock,
             &pulse,
         )?;
-        figures[index].push(Figure::from(&runtime));
+        runtimes[index].push(runtime);
     }
-    let pair = |(layer, figures): (&Layer, Vec<Figure>)| Pair {
+    let scatter = canary::scatter(&canary_ms);
+    let pair = |(layer, runtimes): (&Layer, Vec<Runtime>)| Pair {
         layer: layer.clone(),
-        figures: [figures[0], figures[1]],
+        figures: [0, 1].map(|at: usize| Figure::new(&runtimes[at], scatter)),
     };
-    Ok(layers.iter().zip(figures).map(pair).collect())
+    Ok(layers.iter().zip(runtimes).map(pair).collect())
 }
 
 #[cfg(test)]

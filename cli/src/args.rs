@@ -16,7 +16,7 @@ use crate::quantity::{Budget, Duration, Sequences, positive};
 #[derive(Debug, Parser)]
 #[command(name = "wattfarm", version, after_help = EXIT_CODES)]
 pub(crate) struct Args {
-    /// Where the coordinator listens.
+    /// Where the coordinator listens. Several addresses, with commas between them, of coordinators over one database.
     #[arg(
         long,
         global = true,

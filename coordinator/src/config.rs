@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use clap::{Parser, Subcommand, ValueEnum};
 
 use crate::farm::Role;
+use crate::store::Place;
 
 /// Schedules profiling jobs to agents, keeps measurements and models.
 #[derive(Debug, Clone, Parser)]
@@ -20,14 +21,22 @@ pub struct Config {
     )]
     pub listen: SocketAddr,
 
-    /// The folder of the store; the operator's key lies in it too
+    /// Where the records are: a folder (`DIR` or `sled:DIR`), or a PostgreSQL database
+    /// (`postgres://USER:PASSWORD@HOST/NAME`). Of several coordinators over one database one is in charge, and the others wait
+    /// to take over
     #[arg(
         long,
         env = "WATTFARM_STORE",
         default_value = "./wattfarm-store",
-        value_name = "DIR"
+        value_name = "STORE",
+        hide_env_values = true
     )]
-    pub store: PathBuf,
+    pub store: Place,
+
+    /// The file with the operator's key, made on the first start: by default `operator.key` in the store's folder, or in this
+    /// one if the store is a database. Coordinators over one database have to have the same
+    #[arg(long, env = "WATTFARM_OPERATOR_KEY", value_name = "FILE")]
+    pub operator_key: Option<PathBuf>,
 
     /// A file to write the address to once calls are taken
     #[arg(long, env = "WATTFARM_READY_FILE", value_name = "PATH")]
@@ -80,10 +89,16 @@ pub enum Command {
         #[arg(long, short, value_name = "FILE")]
         output: PathBuf,
     },
-    /// Makes a store of what `export` or `wattfarm backup` wrote. Its folder must not hold one yet
+    /// Makes a store of what `export` or `wattfarm backup` wrote, where none is yet
     Import {
         /// The file to read
         file: PathBuf,
+    },
+    /// Makes a store of all that this one holds, where none is yet: from a folder into a database, or back
+    Migrate {
+        /// Where: `sled:DIR` or `postgres://...`
+        #[arg(value_name = "STORE")]
+        to: Place,
     },
     /// Reads all of the store: each record against its checksum, and the records against each other
     Verify,
@@ -126,6 +141,15 @@ impl Config {
             Ok(())
         } else {
             Err(ConfigError::Plaintext(self.listen))
+        }
+    }
+
+    /// Where the operator's key is.
+    pub fn operator_key_file(&self) -> PathBuf {
+        match (&self.operator_key, &self.store) {
+            (Some(file), _) => file.clone(),
+            (None, Place::Folder(folder)) => folder.join("operator.key"),
+            (None, Place::Database(_)) => PathBuf::from("operator.key"),
         }
     }
 

@@ -1,8 +1,7 @@
 //! `wattfarm-coordinator`: the farm's centre.
 
-use std::fs::{self, File};
-use std::io::{BufReader, IsTerminal as _};
-use std::path::Path;
+use std::fs::File;
+use std::io::{self, BufReader, IsTerminal as _};
 use std::process::ExitCode;
 use std::sync::Arc;
 
@@ -14,7 +13,9 @@ use wattfarm_coordinator::certs::Certificates;
 use wattfarm_coordinator::config::{Command, Config, LogFormat};
 use wattfarm_coordinator::draft::{Draft, write_whole};
 use wattfarm_coordinator::server::{self, Server, Settings, operator_key};
-use wattfarm_coordinator::store::{SledStore, dump, verify};
+use wattfarm_coordinator::store::{
+    DurableStore, Place, Store as _, StoreError, Tenure, dump, verify,
+};
 
 #[tokio::main]
 async fn main() -> ExitCode {
@@ -48,71 +49,82 @@ async fn serve(config: Config) -> anyhow::Result<()> {
     // Before anything is there to stop: a signal during the start is not lost.
     let mut terminate = signal(SignalKind::terminate()).context("listen for SIGTERM")?;
     let mut interrupt = signal(SignalKind::interrupt()).context("listen for SIGINT")?;
-    let store = Arc::new(SledStore::open(&config.store)?);
-    let settings = Settings {
-        operator_key: operator_key(&config.store)?,
-        listen: config.listen,
-        tls,
-        anonymous: config.anonymous_role(),
-    };
-    let server = Server::start(store, settings).await?;
-    if let Some(path) = &config.ready_file {
-        write_whole(path, &server.address().to_string())?;
-    }
     let stop = async {
         tokio::select! {
             _ = terminate.recv() => (),
             _ = interrupt.recv() => (),
         }
     };
-    server.run_until(stop).await
+    tokio::pin!(stop);
+    let (store, tenure) = tokio::select! {
+        opened = open(config.store.clone()) => opened?,
+        () = &mut stop => return Ok(()),
+    };
+    let settings = Settings {
+        operator_key: operator_key(&config.operator_key_file())?,
+        listen: config.listen,
+        tls,
+        anonymous: config.anonymous_role(),
+    };
+    let server = Server::start(Arc::new(store), settings).await?;
+    if let Some(path) = &config.ready_file {
+        write_whole(path, &server.address().to_string())?;
+    }
+    let Some(tenure) = tenure else {
+        return server.run_until(stop).await;
+    };
+    let mut is_lost = false;
+    let served = server.run_until(async {
+        tokio::select! {
+            () = stop => (),
+            () = tenure.lost() => is_lost = true,
+        }
+    });
+    let served = served.await;
+    ensure!(!is_lost, StoreError::TakenOver);
+    served
+}
+
+/// Opens the store on a thread of its own: it may wait there without end, and ends with the process then.
+async fn open(place: Place) -> anyhow::Result<(DurableStore, Option<Tenure>)> {
+    let (opened, store) = tokio::sync::oneshot::channel();
+    // An error of sending means that the process is going down already.
+    std::thread::spawn(move || drop(opened.send(place.open())));
+    Ok(store.await.context("the store's opening panicked")??)
 }
 
 /// Does a chore. Blocking is fine: nothing else runs.
-fn chore(folder: &Path, command: Command) -> anyhow::Result<()> {
+fn chore(place: &Place, command: Command) -> anyhow::Result<()> {
     match command {
         Command::Export { output } => {
-            let store = existing(folder)?;
+            let store = place.existing()?;
             let mut draft = Draft::create(&output)?;
             let changes = dump::write(&store, &mut draft)?;
             draft.finish()?;
             tracing::info!(changes, file = %output.display(), "exported");
         }
         Command::Import { file } => {
-            ensure!(
-                !folder.join("db").exists(),
-                "`{}` holds a store already",
-                folder.display()
-            );
             let from = File::open(&file).with_context(|| format!("open `{}`", file.display()))?;
-            // A store that has a part of the dump must not be taken for a whole one.
-            let part = folder.with_added_extension("part");
-            ensure!(
-                !part.exists(),
-                "`{}` is left from an import that failed: remove it",
-                part.display()
-            );
-            let changes = {
-                let store = SledStore::open(&part)?;
-                let changes = dump::read(&store, &mut BufReader::with_capacity(1 << 20, from))
+            let changes = place.make(|store| {
+                let changes = dump::read(store, &mut BufReader::with_capacity(1 << 20, from))
                     .with_context(|| format!("import `{}`", file.display()))?;
-                verify(&store)?;
-                changes
-            };
-            if folder.exists() {
-                fs::remove_dir(folder).with_context(|| {
-                    format!(
-                        "`{}` is to be the store, and is not empty",
-                        folder.display()
-                    )
-                })?;
-            }
-            fs::rename(&part, folder)
-                .with_context(|| format!("name the store `{}`", folder.display()))?;
-            tracing::info!(changes, store = %folder.display(), "imported");
+                verify(store)?;
+                Ok(changes)
+            })?;
+            tracing::info!(changes, store = %place, "imported");
+        }
+        Command::Migrate { to } => {
+            let from = place.existing()?;
+            let found = to.make(|store| {
+                from.copy(&mut |changes| store.commit(changes).map_err(io::Error::other))?;
+                let (found, before) = (verify(store)?, verify(&from)?);
+                ensure!(found == before, "{found:?} were brought over of {before:?}");
+                Ok(found)
+            })?;
+            tracing::info!(found.jobs, found.measurements, store = %to, "migrated");
         }
         Command::Verify => {
-            let found = verify(&existing(folder)?)?;
+            let found = verify(&place.existing()?)?;
             tracing::info!(
                 found.agents,
                 found.jobs,
@@ -128,16 +140,6 @@ fn chore(folder: &Path, command: Command) -> anyhow::Result<()> {
         }
     }
     Ok(())
-}
-
-/// A store that is there: looking for one must not make one.
-fn existing(folder: &Path) -> anyhow::Result<SledStore> {
-    ensure!(
-        folder.join("db").exists(),
-        "`{}` holds no store",
-        folder.display()
-    );
-    Ok(SledStore::open(folder)?)
 }
 
 fn log_to_stderr(format: LogFormat) {

@@ -165,10 +165,9 @@ impl Server {
     }
 }
 
-/// The operator's key of a store, made on the first start.
-pub fn operator_key(folder: &Path) -> anyhow::Result<String> {
-    let path = folder.join("operator.key");
-    match fs::read_to_string(&path) {
+/// The operator's key in a file, made on the first start.
+pub fn operator_key(path: &Path) -> anyhow::Result<String> {
+    match fs::read_to_string(path) {
         Ok(key) if key.trim().len() == 64 => Ok(key.trim().to_ascii_lowercase()),
         Ok(_) => bail!(
             "`{}` does not hold a key of 64 hexadecimal digits: delete it to get a new one",
@@ -176,9 +175,11 @@ pub fn operator_key(folder: &Path) -> anyhow::Result<String> {
         ),
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
             let key = secret::fresh();
-            fs::create_dir_all(folder)
-                .with_context(|| format!("make the folder `{}`", folder.display()))?;
-            write_whole(&path, &key)?;
+            if let Some(folder) = path.parent() {
+                fs::create_dir_all(folder)
+                    .with_context(|| format!("make the folder `{}`", folder.display()))?;
+            }
+            write_whole(path, &key)?;
             tracing::info!(path = %path.display(), "wrote the operator's key");
             Ok(key)
         }

@@ -52,6 +52,9 @@ pub enum Stopped {
     /// There was no room for a commit.
     #[error("the coordinator's store failed: its disk is full")]
     DiskFull,
+    /// Another coordinator is in charge of the store.
+    #[error("another coordinator has taken over")]
+    TakenOver,
     /// A commit failed.
     #[error("the coordinator's store failed: its log says why")]
     StoreFailed,
@@ -61,9 +64,11 @@ impl From<&StoreError> for Stopped {
     fn from(error: &StoreError) -> Self {
         match error {
             StoreError::Full(_) => Self::DiskFull,
+            StoreError::TakenOver => Self::TakenOver,
             StoreError::InUse(_)
             | StoreError::Open { .. }
             | StoreError::Damaged { .. }
+            | StoreError::Database(_)
             | StoreError::Disk { .. }
             | StoreError::Record { .. } => Self::StoreFailed,
         }

@@ -124,7 +124,8 @@ impl std::str::FromStr for Recipe {
 pub struct Runtime {
     /// Median of the samples, in ms.
     pub median_ms: f64,
-    /// Lower end of the median's 95 % interval (order statistics), in ms.
+    /// Lower end of the median's 95 % interval, in ms: by order statistics over the calls, and what the device's canary
+    /// scatters by between repeats.
     pub low_ms: f64,
     /// Upper end of the median's 95 % interval, in ms.
     pub high_ms: f64,

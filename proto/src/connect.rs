@@ -1,8 +1,14 @@
 //! Connecting to a coordinator: one place for timeouts, keep-alive, limits and credentials.
 
+use std::io;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use hyper_util::rt::TokioIo;
+use tokio::net::TcpStream;
+use tonic::codegen::Service;
+use tonic::codegen::http::Uri;
+use tonic::codegen::http::uri::Authority;
 use tonic::metadata::{Ascii, MetadataValue};
 use tonic::service::Interceptor;
 use tonic::service::interceptor::InterceptedService;
@@ -10,6 +16,7 @@ use tonic::transport::{Channel, ClientTlsConfig, Endpoint};
 use tonic::{Request, Status};
 
 use crate::MESSAGE_BYTES_MAX;
+use crate::dial::Dial;
 use crate::v1;
 
 /// How long a unary call may take. Long polls wait at most 20 s.
@@ -83,7 +90,8 @@ pub struct Connection {
     credential: Credential,
 }
 
-/// Where a coordinator is, and what vouches for it.
+/// Where a coordinator is, and what vouches for it. Several addresses, with commas between them, are of coordinators over
+/// one database: whichever takes calls is talked to. Over TLS each has to show a certificate with the first one's name.
 #[derive(Debug, Clone)]
 pub struct Target {
     address: String,
@@ -121,21 +129,53 @@ impl Target {
         &self.address
     }
 
-    /// An endpoint with our keep-alive, so that a vanished peer is noticed within 20 s.
-    fn endpoint(&self) -> Result<Endpoint, ConnectError> {
-        let address = &self.address;
-        let scheme = if self.tls.is_some() { "https" } else { "http" };
-        let refused = || ConnectError::Address(address.clone());
-        let place = match address.split_once("://") {
-            None => address,
+    fn addresses(&self) -> impl Iterator<Item = String> {
+        self.address.split(',').map(|one| one.trim().to_owned())
+    }
+
+    fn scheme(&self) -> &'static str {
+        if self.tls.is_some() { "https" } else { "http" }
+    }
+
+    /// An address without its scheme.
+    fn place<'a>(&self, address: &'a str) -> Result<&'a str, ConnectError> {
+        match address.split_once("://") {
+            None => Ok(address),
             Some((named, place))
-                if named.eq_ignore_ascii_case("http") || named.eq_ignore_ascii_case(scheme) =>
+                if named.eq_ignore_ascii_case("http")
+                    || named.eq_ignore_ascii_case(self.scheme()) =>
             {
-                place
+                Ok(place)
             }
             // Above all `https` without certificates: whoever writes it must not be talked to in the clear.
-            Some(_) => return Err(refused()),
+            Some(_) => Err(ConnectError::Address(address.to_owned())),
+        }
+    }
+
+    /// How to dial, if there are several to choose from.
+    fn dial(&self) -> Result<Option<Dial>, ConnectError> {
+        let place = |address: String| {
+            let refused = || ConnectError::Address(address.clone());
+            let place = self.place(&address)?;
+            let authority: Authority = place.parse().map_err(|_| refused())?;
+            match authority.port() {
+                Some(_) => Ok(place.to_owned()),
+                None => Err(refused()),
+            }
         };
+        if self.addresses().nth(1).is_none() {
+            return Ok(None);
+        }
+        let places: Result<Vec<_>, _> = self.addresses().map(place).collect();
+        places.map(Dial::new).map(Some)
+    }
+
+    /// An endpoint with our keep-alive, so that a vanished peer is noticed within 20 s.
+    fn endpoint(&self) -> Result<Endpoint, ConnectError> {
+        let address = self.addresses().next().unwrap_or_default();
+        let (address, scheme) = (&address, self.scheme());
+        let refused = || ConnectError::Address(address.clone());
+        let place = self.place(address)?;
         let url = format!("{scheme}://{place}");
         let mut endpoint = Endpoint::from_shared(url).map_err(|_| refused())?;
         if let Some(tls) = &self.tls {
@@ -146,6 +186,7 @@ impl Target {
             endpoint = endpoint.tls_config(tls.clone()).map_err(wrong)?;
         }
         Ok(endpoint
+            // For all of them together.
             .connect_timeout(Duration::from_secs(5))
             .http2_keep_alive_interval(Duration::from_secs(10))
             .keep_alive_timeout(Duration::from_secs(10))
@@ -161,7 +202,11 @@ impl Connection {
         credential: Option<&str>,
     ) -> Result<Self, ConnectError> {
         let target = target.into();
-        let channel = target.endpoint()?.connect().await;
+        let endpoint = target.endpoint()?;
+        let channel = match target.dial()? {
+            None => endpoint.connect().await,
+            Some(dial) => endpoint.connect_with_connector(connector(dial)).await,
+        };
         let unreachable = |source| ConnectError::Unreachable {
             address: target.address.clone(),
             source,
@@ -171,7 +216,13 @@ impl Connection {
 
     /// Connects at the first call, and again after a loss.
     pub fn lazy(target: impl Into<Target>, credential: Option<&str>) -> Result<Self, ConnectError> {
-        Self::over(target.into().endpoint()?.connect_lazy(), credential)
+        let target = target.into();
+        let endpoint = target.endpoint()?;
+        let channel = match target.dial()? {
+            None => endpoint.connect_lazy(),
+            Some(dial) => endpoint.connect_with_connector_lazy(connector(dial)),
+        };
+        Self::over(channel, credential)
     }
 
     /// Over a channel that somebody else made: tests bring an in-memory one.
@@ -213,6 +264,16 @@ impl Connection {
     }
 }
 
+/// What tonic dials by, wherever it thinks that it is going.
+fn connector(
+    dial: Dial,
+) -> impl Service<Uri, Response = TokioIo<TcpStream>, Error = io::Error, Future: Send>
++ Clone
++ Send
++ 'static {
+    tower::service_fn(move |_: Uri| dial.clone().connect())
+}
+
 /// A unary request with our deadline.
 pub fn unary<T>(message: T) -> Request<T> {
     let mut request = Request::new(message);
@@ -223,6 +284,16 @@ pub fn unary<T>(message: T) -> Request<T> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn of_several_addresses_each_is_looked_at() {
+        let dial = |text: &str| Target::from(text).dial();
+        assert!(matches!(dial("http://one:7461"), Ok(None)));
+        assert!(matches!(dial("one:7461, http://two:7461"), Ok(Some(_))));
+        for bad in ["one:7461,", "one:7461,two", "one:7461,https://two:7461"] {
+            assert!(matches!(dial(bad), Err(ConnectError::Address(_))), "{bad}");
+        }
+    }
 
     #[test]
     fn no_scheme_but_http_is_taken() {

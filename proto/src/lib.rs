@@ -7,6 +7,7 @@ pub mod bound;
 pub mod codec;
 pub mod connect;
 pub mod convert;
+mod dial;
 pub mod error;
 pub mod tls;
 

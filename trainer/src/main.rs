@@ -42,7 +42,7 @@ enum Command {
 /// How to reach the coordinator.
 #[derive(Debug, clap::Args)]
 struct CoordinatorArgs {
-    /// The coordinator's address.
+    /// The coordinator's address. Several, with commas between them, of coordinators over one database.
     #[arg(
         long,
         env = "WATTFARM_COORDINATOR",

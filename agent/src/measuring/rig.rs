@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use wattfarm_cost::measurement::{self, Conditions, Reading, Subject};
+use wattfarm_cost::measurement::{self, Conditions, Reading, Runtime, Subject};
 
 use super::kept::Kept;
 use super::{Job, Outcome};
@@ -12,7 +12,8 @@ use crate::canary::{self, Canary, Verdict};
 use crate::executor::{self, Executor};
 use crate::meter::{Board, Found, LockedClock, NoFigure, Session, Void};
 use crate::recipe::{
-    Clock, Failure, Measured, Monotonic, Pulse, Scratch, measure_canary, measure_with_launch,
+    Clock, Confidence, Failure, Interval, Measured, Monotonic, Pulse, Scratch, measure_canary,
+    measure_with_launch,
 };
 use crate::{VERSION, device};
 
@@ -190,13 +191,17 @@ impl Rig {
             board: shared,
             scratch,
             clock,
+            canary,
             ..
         } = self;
         let meter = meter.as_ref();
         // The clock goes back when this job is done, whatever becomes of it.
         let held = meter.and_then(Session::hold_clock);
-        let Measured { runtime, launch_ms } =
-            measure_with_launch(job.recipe, workload.as_mut(), scratch, clock, pulse)?;
+        let Measured {
+            mut runtime,
+            launch_ms,
+        } = measure_with_launch(job.recipe, workload.as_mut(), scratch, clock, pulse)?;
+        include_scatter(&mut runtime, canary.scatter());
         let mut power = None;
         if let Some(meter) = meter {
             let description = meter.description();
@@ -250,6 +255,18 @@ impl Rig {
             conditions,
         })
     }
+}
+
+/// Widens a runtime's 95 % interval by what the device scatters by between repeats.
+fn include_scatter(runtime: &mut Runtime, scatter: f64) {
+    let interval = Interval {
+        median: runtime.median_ms,
+        low: runtime.low_ms,
+        high: runtime.high_ms,
+    };
+    let interval = interval.with_scatter(scatter, Confidence::P95);
+    runtime.low_ms = interval.low.max(f64::MIN_POSITIVE);
+    runtime.high_ms = interval.high;
 }
 
 /// How often a device that was not itself is looked at: it gets jobs again when it is.

@@ -11,6 +11,19 @@ pub struct Interval {
     pub high: f64,
 }
 
+impl Interval {
+    /// The interval with what the device itself scatters by between repeats, a share of the median: calls within one second
+    /// know nothing of that. Both are taken for independent.
+    pub fn with_scatter(self, scatter: f64, confidence: Confidence) -> Self {
+        let reach = confidence.normal() * scatter * self.median;
+        Self {
+            median: self.median,
+            low: self.median - (self.median - self.low).hypot(reach),
+            high: self.median + (self.high - self.median).hypot(reach),
+        }
+    }
+}
+
 /// How often an interval holds what it is of.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Confidence {
@@ -105,6 +118,19 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+
+    /// 4 % by its calls and 3 % by the device, both at 95 %, are 5 %.
+    #[test]
+    fn a_devices_scatter_widens_an_interval() {
+        let calls = Interval {
+            median: 2.0,
+            low: 1.92,
+            high: 2.0,
+        };
+        let found = calls.with_scatter(0.03 / 1.960, Confidence::P95);
+        assert!((found.low - 1.9).abs() < 1e-12 && (found.high - 2.06).abs() < 1e-12);
+        assert_eq!(calls.with_scatter(0.0, Confidence::P95), calls);
+    }
 
     /// Ranks of the published tables for the sign test's interval of a median: n and the rank counted from 1.
     #[test]

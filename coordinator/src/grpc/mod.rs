@@ -147,6 +147,7 @@ fn stopped(why: Stopped) -> Status {
     let reason = match why {
         Stopped::ShuttingDown => "SHUTTING_DOWN",
         Stopped::DiskFull | Stopped::StoreFailed => "STORE_FAILED",
+        Stopped::TakenOver => "TAKEN_OVER",
     };
     status(
         Code::Unavailable,

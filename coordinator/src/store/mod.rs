@@ -1,13 +1,19 @@
 //! Durable records behind a few verbs. The farm decides; a store only keeps, and keeps in order.
 
 pub mod dump;
+mod home;
 mod memory;
+mod pack;
+mod place;
+mod postgres;
 mod record;
+mod shelf;
+mod shelved;
 mod sled;
 mod verify;
 
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use wattfarm_cost::id::JobId;
 use wattfarm_cost::model::ModelKey;
@@ -16,7 +22,9 @@ use wattfarm_cost::{Measurement, Model};
 use crate::farm::{Change, Entry, Job, Records, Retraction, Task, TaskKey, Totals};
 
 pub use memory::MemoryStore;
-pub use sled::SledStore;
+pub use place::Place;
+pub use postgres::{Address, Tenure};
+pub use shelved::DurableStore;
 pub use verify::{Verified, VerifyError, verify};
 
 /// A home for the farm's records.
@@ -65,7 +73,7 @@ pub type Sink<'a> = dyn FnMut(&[Change]) -> io::Result<()> + 'a;
 pub enum StoreError {
     /// Another coordinator works on it.
     #[error("the store at `{0}` is in use by another coordinator")]
-    InUse(PathBuf),
+    InUse(String),
     /// It cannot be opened.
     #[error("open the store at `{path}`")]
     Open {
@@ -86,6 +94,12 @@ pub enum StoreError {
         /// What was seen.
         detail: String,
     },
+    /// The database holds what this coordinator can't go on from.
+    #[error("the database {0}")]
+    Database(String),
+    /// Another coordinator has taken over: what this one has in memory is worth nothing any more.
+    #[error("another coordinator is in charge of the database now")]
+    TakenOver,
     /// There is no room.
     #[error(
         "the disk of the store at `{0}` is full: make room and start again, nothing acknowledged is lost"
@@ -110,6 +124,13 @@ pub enum StoreError {
         /// What is wrong with it.
         reason: String,
     },
+}
+
+impl DurableStore {
+    /// The store in a folder, by sled. The folder is made if it isn't there.
+    pub fn in_folder(folder: &Path) -> Result<Self, StoreError> {
+        sled::open(folder)
+    }
 }
 
 /// Jobs that are read at a time.

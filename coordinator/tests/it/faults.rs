@@ -12,7 +12,7 @@ use wattfarm_coordinator::farm::{
     Budget, Change, Farm, Job, LeaseJobs, Outcome, Records, Report, ReportResults, Retraction,
     SecretHash, Task, TaskKey,
 };
-use wattfarm_coordinator::store::{MemoryStore, Sink, SledStore, Store, StoreError};
+use wattfarm_coordinator::store::{DurableStore, MemoryStore, Sink, Store, StoreError};
 use wattfarm_coordinator::writer::{Stopped, Writer};
 use wattfarm_cost::id::{JobId, LeaseNumber};
 use wattfarm_cost::model::ModelKey;
@@ -227,7 +227,7 @@ fn a_torn_commit_is_there_whole_or_not_at_all() {
     let truth = MemoryStore::default();
     let mut random = ChaCha8Rng::seed_from_u64(1);
     let (mut whole, mut none, mut refused) = (0, 0, 0);
-    let store = SledStore::open(&folder).expect("opens");
+    let store = DurableStore::in_folder(&folder).expect("opens");
     for changes in events.iter().filter(|changes| !changes.is_empty()) {
         let before = std::fs::read(folder.join("db")).expect("reads");
         let acknowledged = std::fs::read(folder.join("acknowledged")).expect("reads");
@@ -243,7 +243,7 @@ fn a_torn_commit_is_there_whole_or_not_at_all() {
         std::fs::copy(folder.join("conf"), torn.join("conf")).expect("copies");
         std::fs::write(torn.join("db"), tear(&before, &after, &mut random)).expect("writes");
         std::fs::write(torn.join("acknowledged"), acknowledged).expect("writes");
-        match SledStore::open(&torn).and_then(|store| store.load()) {
+        match DurableStore::in_folder(&torn).and_then(|store| store.load()) {
             Ok(records) if records == truth.load().expect("memory") => whole += 1,
             Ok(records) if records == records_before => none += 1,
             Ok(records) => panic!(

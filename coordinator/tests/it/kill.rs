@@ -26,16 +26,16 @@ const AGENTS: u8 = 3;
 const JOBS: u64 = 400;
 
 /// An agent: it outlives the coordinator, and reports again what nobody acknowledged.
-struct Agent {
+pub(crate) struct Agent {
     number: u8,
     unacknowledged: Vec<Report>,
     /// The leases of whose reading it heard that it is taken.
-    acknowledged: Vec<u64>,
+    pub(crate) acknowledged: Vec<u64>,
     random: ChaCha8Rng,
 }
 
 impl Agent {
-    fn new(number: u8) -> Self {
+    pub(crate) fn new(number: u8) -> Self {
         Self {
             number,
             unacknowledged: Vec::new(),
@@ -59,7 +59,7 @@ impl Agent {
     }
 
     /// Works until the coordinator is gone; or, if it is to, until there is no work.
-    async fn work(mut self, address: String, until_idle: bool) -> Self {
+    pub(crate) async fn work(mut self, address: String, until_idle: bool) -> Self {
         if let Ok(connection) = Connection::open(&address, Some(&credential(self.number))).await {
             let mut turns = 0;
             while let Ok(jobs) = self.turn(&connection).await {
@@ -151,6 +151,32 @@ async fn what_was_acknowledged_survives_sigkill() {
     coordinator.end().await;
 }
 
+/// A client that was told of two coordinators talks to the one that answers.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_client_goes_on_with_the_next_coordinator() {
+    let folders = [(); 2].map(|()| tempfile::tempdir().expect("a folder"));
+    let mut first = Coordinator::start(folders[0].path()).await;
+    let second = Coordinator::start(folders[1].path()).await;
+    let addresses = format!("{},{}", first.address, second.address);
+    let client = Connection::open(addresses.as_str(), None)
+        .await
+        .expect("either answers");
+    let ask = || async {
+        let request = unary(v1::ListPlatformsRequest {});
+        client.models().list_platforms(request).await
+    };
+    ask().await.expect("the first is there");
+    first.process.kill().await.expect("it runs");
+    let mut failures = 0;
+    while let Err(failure) = ask().await {
+        failures += 1;
+        assert!(failures < 20, "{failure}");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    drop(client);
+    second.end().await;
+}
+
 async fn open_jobs(operator: &Connection) -> u64 {
     let request = v1::ListCampaignsRequest {};
     let campaigns = operator
@@ -162,7 +188,7 @@ async fn open_jobs(operator: &Connection) -> u64 {
 }
 
 /// What was acknowledged is stored, and nothing twice.
-async fn check_measurements(operator: &Connection, acknowledged: &[u64]) {
+pub(crate) async fn check_measurements(operator: &Connection, acknowledged: &[u64]) {
     let request = v1::ExportMeasurementsRequest::default();
     let export = operator
         .farm()
@@ -197,7 +223,7 @@ async fn check_measurements(operator: &Connection, acknowledged: &[u64]) {
 }
 
 /// Every job that was accepted has ended, and says how.
-async fn check_jobs(operator: &Connection, proposed: u64) {
+pub(crate) async fn check_jobs(operator: &Connection, proposed: u64) {
     let request = v1::ListJobsRequest {
         limit: 100_000,
         ..Default::default()

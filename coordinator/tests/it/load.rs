@@ -6,6 +6,8 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use rand::{RngExt as _, SeedableRng as _};
+use rand_chacha::ChaCha8Rng;
 use tokio::sync::Semaphore;
 use tokio::task::JoinHandle;
 use wattfarm_proto::connect::{Connection, unary};
@@ -27,12 +29,20 @@ fn number(name: &str, otherwise: u64) -> u64 {
     text.map_or(otherwise, |text| text.parse().expect("a number"))
 }
 
-/// A reading whose record has about 1 KiB.
-fn kibibyte() -> v1::Reading {
-    let mut reading = reading(1.25);
-    reading.runtime.samples_ms = (0..90).map(|sample| 1.0 + sample as f32 / 64.0).collect();
-    reading.runtime.repetitions = reading.runtime.samples_ms.len() as u32;
-    (&reading).into()
+/// Readings whose records have about 1 KiB each. Their samples scatter as those of a real machine do: a store that compresses
+/// must not find them all alike.
+fn kibibytes() -> Vec<v1::Reading> {
+    let mut random = ChaCha8Rng::seed_from_u64(1);
+    let mut one = || {
+        let mut reading = reading(1.25);
+        let median = random.random_range(0.01..10.0_f32);
+        reading.runtime.samples_ms = (0..90)
+            .map(|_| median * random.random_range(0.95..1.2_f32))
+            .collect();
+        reading.runtime.repetitions = reading.runtime.samples_ms.len() as u32;
+        (&reading).into()
+    };
+    (0..4096).map(|_| one()).collect()
 }
 
 async fn enrol(coordinator: &Coordinator, operator: &Connection, agents: u64) -> Vec<Connection> {
@@ -107,7 +117,7 @@ async fn make_jobs(operator: &Connection, jobs: u64, first_campaign: u64) {
 }
 
 /// Takes jobs and reports them: how many, and how long the lease took.
-async fn turn(agent: &Connection, jobs_max: u32, reading: &v1::Reading) -> (usize, Duration) {
+async fn turn(agent: &Connection, jobs_max: u32, readings: &[v1::Reading]) -> (usize, Duration) {
     let request = v1::LeaseJobsRequest {
         max_jobs: jobs_max,
         wait_ms: 0,
@@ -124,7 +134,9 @@ async fn turn(agent: &Connection, jobs_max: u32, reading: &v1::Reading) -> (usiz
     let report = |lease: &v1::lease_jobs_response::Lease| Report {
         job_id: lease.job_id.clone(),
         lease: lease.lease,
-        outcome: Some(Outcome::Reading(reading.clone())),
+        outcome: Some(Outcome::Reading(
+            readings[lease.lease as usize % readings.len()].clone(),
+        )),
     };
     let reports: Vec<_> = leased.leases.iter().map(report).collect();
     let done = reports.len();
@@ -203,14 +215,14 @@ async fn a_thousand_agents() {
     make_jobs(&operator, jobs, 1).await;
     println!("{jobs} jobs made in {:.1} s", began.elapsed().as_secs_f64());
 
-    let reading = Arc::new(kibibyte());
+    let readings = Arc::new(kibibytes());
     let began = Instant::now();
     let at_work = connections.iter().cloned().map(|agent| {
-        let reading = Arc::clone(&reading);
+        let readings = Arc::clone(&readings);
         tokio::spawn(async move {
             let (mut done, mut leases) = (0, Vec::new());
             loop {
-                let (some, took) = turn(&agent, BATCH, &reading).await;
+                let (some, took) = turn(&agent, BATCH, &readings).await;
                 leases.push(took);
                 if some == 0 {
                     return (done, leases);
@@ -258,9 +270,9 @@ async fn a_thousand_agents() {
             .await
             .expect("never closed");
         let agent = connections[(ticket % agents) as usize].clone();
-        let reading = Arc::clone(&reading);
+        let readings = Arc::clone(&readings);
         at_work.push(tokio::spawn(async move {
-            let (_, took) = turn(&agent, 1, &reading).await;
+            let (_, took) = turn(&agent, 1, &readings).await;
             drop(permit);
             took
         }));

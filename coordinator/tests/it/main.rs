@@ -13,6 +13,7 @@ mod allocations;
 mod process;
 mod world;
 
+mod database;
 mod farm_agents;
 mod farm_campaigns;
 mod farm_canary;

@@ -1,6 +1,7 @@
 //! The real coordinator as a child process, and what tests of it have in common.
 
-use std::path::Path;
+use std::ffi::OsStr;
+use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::Duration;
 
@@ -33,15 +34,37 @@ impl Coordinator {
     }
 
     async fn spawn(wrapper: &[&str], folder: &Path, level: &str, log: Stdio) -> Self {
-        let ready = folder.join("ready");
+        let store = folder.join("store");
+        let arguments = ["--store".as_ref(), store.as_os_str()];
+        Self::begin(wrapper, &arguments, folder.join("ready"), level, log)
+            .ready()
+            .await
+    }
+
+    /// Starts one over a database, with a key in `folder`; it may have to wait for another to go.
+    pub(crate) fn begin_on(folder: &Path, database: &str, number: u64) -> Starting {
+        let key = folder.join("operator.key");
+        let arguments = ["--store", database, "--operator-key"].map(OsStr::new);
+        let arguments = [&arguments[..], &[key.as_os_str()]].concat();
+        let ready = folder.join(format!("ready-{number}"));
+        Self::begin(&[], &arguments, ready, "warn", Stdio::inherit())
+    }
+
+    fn begin(
+        wrapper: &[&str],
+        arguments: &[&OsStr],
+        ready: PathBuf,
+        level: &str,
+        log: Stdio,
+    ) -> Starting {
         // A file of the process before would name a port where nobody listens.
         let _ = std::fs::remove_file(&ready);
         let words = wrapper.iter().copied();
         let mut words = words.chain([env!("CARGO_BIN_EXE_wattfarm-coordinator")]);
         let process = Command::new(words.next().expect("there is one"))
             .args(words)
-            .args(["--listen", "127.0.0.1:0", "--store"])
-            .arg(folder.join("store"))
+            .args(["--listen", "127.0.0.1:0"])
+            .args(arguments)
             .arg("--ready-file")
             .arg(&ready)
             .env("RUST_LOG", level)
@@ -49,31 +72,52 @@ impl Coordinator {
             .kill_on_drop(true)
             .spawn()
             .expect("starts");
-        for _ in 0..2400 {
-            if let Ok(address) = std::fs::read_to_string(&ready) {
-                return Self { process, address };
-            }
-            tokio::time::sleep(Duration::from_millis(25)).await;
-        }
-        panic!("the coordinator did not start within a minute");
+        Starting { process, ready }
     }
 
     pub(crate) async fn operator(&self, folder: &Path) -> Connection {
-        let key = std::fs::read_to_string(folder.join("store/operator.key"))
-            .expect("made on the first start");
+        self.operator_with(&folder.join("store/operator.key")).await
+    }
+
+    pub(crate) async fn operator_with(&self, key: &Path) -> Connection {
+        let key = std::fs::read_to_string(key).expect("made on the first start");
         Connection::open(&self.address, Some(key.trim()))
             .await
             .expect("connects")
     }
 
+    pub(crate) async fn signal(&self, name: &str) {
+        let id = self.process.id().expect("it runs").to_string();
+        let signal = format!("-{name}");
+        let killed = Command::new("kill").args([&signal, &id]).status().await;
+        assert!(killed.expect("kill runs").success());
+    }
+
     /// Asks it to end, and waits until it has.
     pub(crate) async fn end(mut self) {
-        let id = self.process.id().expect("it runs").to_string();
-        let killed = Command::new("kill").args(["-TERM", &id]).status().await;
-        assert!(killed.expect("kill runs").success());
+        self.signal("TERM").await;
         let end = tokio::time::timeout(Duration::from_secs(10), self.process.wait());
         let end = end.await.expect("ends in time");
         assert!(end.expect("is ours").success());
+    }
+}
+
+/// A coordinator that takes no calls yet.
+pub(crate) struct Starting {
+    process: Child,
+    ready: PathBuf,
+}
+
+impl Starting {
+    pub(crate) async fn ready(self) -> Coordinator {
+        let Self { process, ready } = self;
+        for _ in 0..2400 {
+            if let Ok(address) = std::fs::read_to_string(&ready) {
+                return Coordinator { process, address };
+            }
+            tokio::time::sleep(Duration::from_millis(25)).await;
+        }
+        panic!("the coordinator did not start within a minute");
     }
 }
 

@@ -7,7 +7,7 @@ use std::time::Duration;
 use wattfarm_coordinator::farm::{
     Budget, Change, Farm, ListJobs, Owner, Retraction, State, StateName, TaskKey, Timestamp,
 };
-use wattfarm_coordinator::store::{MemoryStore, SledStore, Store, StoreError};
+use wattfarm_coordinator::store::{DurableStore, MemoryStore, Store, StoreError};
 use wattfarm_cost::id::JobId;
 
 use crate::world::{World, layer, lived, model, platform, uuid};
@@ -20,7 +20,7 @@ fn life() -> (World, Vec<Vec<Change>>) {
 }
 
 /// What every store must do.
-fn conforms(open: &dyn Fn() -> Arc<dyn Store>) {
+pub(crate) fn conforms(open: &dyn Fn() -> Arc<dyn Store>) {
     let (world, events) = life();
     let store = open();
     assert_eq!(
@@ -148,7 +148,7 @@ fn sled_conforms() {
 fn a_store_has_one_coordinator() {
     let folder = tempfile::tempdir().expect("a folder");
     let first = open(folder.path());
-    let second = SledStore::open(folder.path()).expect_err("it is in use");
+    let second = DurableStore::in_folder(folder.path()).expect_err("it is in use");
     assert!(matches!(second, StoreError::InUse(_)), "{second}");
     drop(first);
     open(folder.path());
@@ -248,17 +248,17 @@ fn a_large_value_survives() {
     assert_eq!(measurement.subject, wattfarm_cost::Subject::Layer(layer(0)));
 }
 
-fn open(folder: &Path) -> SledStore {
+pub(crate) fn open(folder: &Path) -> DurableStore {
     try_open(folder).expect("opens")
 }
 
 /// Opens a store that this process may just have closed: threads of sled's hold its file a little longer.
-fn try_open(folder: &Path) -> Result<SledStore, StoreError> {
+fn try_open(folder: &Path) -> Result<DurableStore, StoreError> {
     for _ in 0..200 {
-        match SledStore::open(folder) {
+        match DurableStore::in_folder(folder) {
             Err(StoreError::Open { .. }) => std::thread::sleep(Duration::from_millis(10)),
             opened => return opened,
         }
     }
-    SledStore::open(folder)
+    DurableStore::in_folder(folder)
 }

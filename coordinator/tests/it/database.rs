@@ -1,0 +1,352 @@
+//! The store in PostgreSQL: a real one, started for each test, where its programs are installed.
+
+use std::os::unix::fs::{MetadataExt as _, chown};
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use wattfarm_coordinator::farm::{Change, SecretHash, Timestamp, Token};
+use wattfarm_coordinator::store::{DurableStore, Place, Store, StoreError, verify};
+use wattfarm_proto::connect::Connection;
+
+use crate::kill::{Agent, check_jobs, check_measurements};
+use crate::process::{Coordinator, propose, set_up};
+use crate::store::{conforms, open};
+use crate::store_dump::{lived_since, told};
+
+/// A PostgreSQL of a test's own.
+struct Database {
+    folder: tempfile::TempDir,
+    process: Child,
+}
+
+impl Database {
+    /// `None` where PostgreSQL isn't installed, and says so.
+    fn start() -> Option<Self> {
+        let Some(programs) = programs() else {
+            println!("SKIPPED: PostgreSQL is not installed (on Debian and Ubuntu: postgresql)");
+            return None;
+        };
+        // Not below the target folder: a socket's path may have about a hundred bytes.
+        let folder = tempfile::tempdir_in("/tmp").expect("a folder");
+        let user = unprivileged();
+        if let Some((user, group)) = user {
+            chown(folder.path(), Some(user), Some(group)).expect("root may");
+        }
+        let as_user = |program: &str| {
+            let program = programs.join(program);
+            let mut command = match user {
+                None => Command::new(program),
+                Some((user, group)) => {
+                    let mut command = Command::new("setpriv");
+                    command.args([format!("--reuid={user}"), format!("--regid={group}")]);
+                    command.arg("--clear-groups").arg(program);
+                    command
+                }
+            };
+            command.current_dir("/").stdout(Stdio::null());
+            command
+        };
+        let data = folder.path().join("data");
+        let made = as_user("initdb")
+            .args([
+                "--username=farm",
+                "--auth=trust",
+                "--no-sync",
+                "--no-locale",
+                "-D",
+            ])
+            .arg(&data)
+            .status();
+        assert!(made.expect("initdb starts").success());
+        let process = as_user("postgres")
+            .arg("-D")
+            .arg(&data)
+            .arg("-k")
+            .arg(folder.path())
+            .args(["-c", "listen_addresses=", "-c", "log_min_messages=fatal"])
+            .spawn();
+        let database = Self {
+            process: process.expect("starts"),
+            folder,
+        };
+        let began = Instant::now();
+        while postgres::Client::connect(&database.address(), postgres::NoTls).is_err() {
+            assert!(
+                began.elapsed() < Duration::from_secs(60),
+                "it does not answer"
+            );
+            std::thread::sleep(Duration::from_millis(50));
+        }
+        Some(database)
+    }
+
+    fn address(&self) -> String {
+        format!(
+            "postgres://farm@/postgres?host={}",
+            self.folder.path().display()
+        )
+    }
+
+    fn place(&self) -> Place {
+        self.address().parse().expect("an address")
+    }
+
+    fn run(&self, sql: &str) {
+        let mut client =
+            postgres::Client::connect(&self.address(), postgres::NoTls).expect("connects");
+        client.batch_execute(sql).expect("runs");
+    }
+}
+
+impl Drop for Database {
+    fn drop(&mut self) {
+        // An interrupt: it ends its connections and its processes.
+        let id = self.process.id().to_string();
+        let _ = Command::new("kill").args(["-INT", &id]).status();
+        let _ = self.process.wait();
+    }
+}
+
+/// The folder of `initdb` and `postgres`, of the newest version if there are several.
+fn programs() -> Option<PathBuf> {
+    let on_path = std::env::split_paths(&std::env::var_os("PATH")?).collect::<Vec<_>>();
+    let versions = std::fs::read_dir("/usr/lib/postgresql")
+        .into_iter()
+        .flatten()
+        .flatten();
+    let mut folders: Vec<PathBuf> = versions.map(|version| version.path().join("bin")).collect();
+    folders.sort();
+    let mut folders = folders.into_iter().rev().chain(on_path);
+    folders.find(|folder| {
+        ["initdb", "postgres"]
+            .iter()
+            .all(|name| folder.join(name).exists())
+    })
+}
+
+/// The user and group to run it as, where we are root: it refuses to run as that.
+fn unprivileged() -> Option<(u32, u32)> {
+    if std::fs::metadata("/proc/self").expect("Linux").uid() != 0 {
+        return None;
+    }
+    let users = std::fs::read_to_string("/etc/passwd").expect("reads");
+    let find = |name: &str| {
+        users.lines().find_map(|line| {
+            let fields: Vec<_> = line.split(':').collect();
+            let is_it = fields.first() == Some(&name);
+            is_it.then(|| {
+                (
+                    fields[2].parse().expect("a number"),
+                    fields[3].parse().expect("a number"),
+                )
+            })
+        })
+    };
+    find("postgres").or_else(|| find("nobody"))
+}
+
+/// A commit that is told apart from others.
+fn token(number: u64) -> Vec<Change> {
+    let token = Token {
+        note: String::new(),
+        expires_at: Timestamp(number),
+        used_by: None,
+    };
+    vec![Change::Token(SecretHash::of(&number.to_string()), token)]
+}
+
+fn tokens(store: &DurableStore) -> usize {
+    store.load().expect("loads").tokens.len()
+}
+
+#[test]
+fn postgres_conforms() {
+    let Some(database) = Database::start() else {
+        return;
+    };
+    let place = database.place();
+    place.make(|_| Ok(())).expect("there is none");
+    conforms(&|| Arc::new(place.existing().expect("there is one")));
+}
+
+/// From a folder into a database and back: all that can be asked of it is the same, and nothing is made by half.
+#[test]
+fn a_store_moves_to_a_database_and_back() {
+    let Some(database) = Database::start() else {
+        return;
+    };
+    let folder = tempfile::tempdir().expect("a folder");
+    let mut world = lived_since();
+    let first = open(&folder.path().join("first"));
+    for changes in world.take_changes() {
+        first.commit(&changes).expect("commits");
+    }
+    drop(first);
+    let refused = database.place().existing().expect_err("there is none yet");
+    assert!(
+        refused.to_string().contains("holds no store"),
+        "{refused:#}"
+    );
+    let half = database.place().make(|store| -> anyhow::Result<()> {
+        store.commit(&token(1)).expect("commits");
+        anyhow::bail!("the file was cut off")
+    });
+    assert!(half.is_err());
+    let refused = database.place().existing().expect_err("it is a part");
+    assert!(
+        refused.to_string().contains("drop the schema"),
+        "{refused:#}"
+    );
+    database.run("DROP SCHEMA wattfarm CASCADE");
+
+    let address = database.address();
+    let migrate = |from: &str, to: &str| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_wattfarm-coordinator"));
+        let output = command
+            .args(["--store", from, "migrate", to])
+            .output()
+            .expect("starts");
+        (
+            output.status.success(),
+            String::from_utf8_lossy(&output.stderr).into_owned(),
+        )
+    };
+    let (first, second) = (folder.path().join("first"), folder.path().join("second"));
+    let (first, second) = (
+        format!("sled:{}", first.display()),
+        format!("sled:{}", second.display()),
+    );
+    let (good, log) = migrate(&first, &address);
+    assert!(good && log.contains("migrated"), "{log}");
+    let (good, log) = migrate(&first, &address);
+    assert!(!good && log.contains("holds a store already"), "{log}");
+    let (good, log) = migrate(&address, &second);
+    assert!(good, "{log}");
+    let truth = told(&world.store);
+    assert_eq!(told(&database.place().existing().expect("whole")), truth);
+    let back = open(&folder.path().join("second"));
+    assert_eq!(told(&back), truth);
+    verify(&back).expect("sound");
+}
+
+/// Whoever was replaced, as after a pause, writes nothing more, and hears of it; who took over has all that was committed.
+#[test]
+fn who_was_replaced_can_write_nothing() {
+    let Some(database) = Database::start() else {
+        return;
+    };
+    let place = database.place();
+    let (first, tenure) = place.open().expect("a new one");
+    let tenure = tenure.expect("a database's");
+    first.commit(&token(1)).expect("commits");
+    let refused = place.existing().expect_err("it is in use");
+    let refused = refused.downcast_ref::<StoreError>();
+    assert!(matches!(refused, Some(StoreError::InUse(_))), "{refused:?}");
+
+    // Its time is over, and it has not noticed.
+    database.run("UPDATE wattfarm.in_charge SET ends = '-infinity'");
+    let (second, _second_tenure) = place.open().expect("the place is free");
+    assert_eq!(tokens(&second), 1);
+    let refused = first.commit(&token(2)).expect_err("it was replaced");
+    assert!(matches!(refused, StoreError::TakenOver), "{refused}");
+    second.commit(&token(3)).expect("commits");
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_time()
+        .build()
+        .expect("starts");
+    let lost = runtime
+        .block_on(async { tokio::time::timeout(Duration::from_secs(20), tenure.lost()).await });
+    lost.expect("the one that was replaced hears of it");
+    assert_eq!(tokens(&second), 2);
+
+    // A commit under way, and a takeover: one waits for the other, and no commit is made under two.
+    drop((first, tenure));
+    second
+        .commit(&token(4))
+        .expect("the end of the other is not its own");
+}
+
+/// The coordinator in charge is killed, or paused, again and again: the other takes over, agents go on with that, nothing
+/// acknowledged is lost or counted twice, and one that was paused too long ends by itself.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn another_coordinator_takes_over() {
+    const AGENTS: u8 = 3;
+    const ROUNDS: u64 = 8;
+    const JOBS: u64 = 300;
+    // What it waits for blocks, which is forbidden here.
+    let started = tokio::task::spawn_blocking(Database::start).await;
+    let Some(database) = started.expect("does not panic") else {
+        return;
+    };
+    let temporary = tempfile::tempdir().expect("a folder");
+    let folder = temporary.path();
+    let address = database.address();
+    let start = |number: u64| Coordinator::begin_on(folder, &address, number);
+    let mut in_charge = start(0).ready().await;
+    set_up(
+        &in_charge.operator_with(&folder.join("operator.key")).await,
+        AGENTS,
+    )
+    .await;
+    let mut agents: Vec<Agent> = (0..AGENTS).map(Agent::new).collect();
+    let mut paused = Vec::new();
+    let mut proposed = 0;
+    for round in 1..=ROUNDS {
+        let standby = start(round);
+        let operator = in_charge.operator_with(&folder.join("operator.key")).await;
+        propose(&operator, proposed..proposed + JOBS).await;
+        proposed += JOBS;
+        let at_work: Vec<_> = agents
+            .drain(..)
+            .map(|agent| tokio::spawn(agent.work(in_charge.address.clone(), false)))
+            .collect();
+        tokio::time::sleep(Duration::from_millis(200 + 37 * round)).await;
+        // Every fourth is paused only, and wakes up when another is in charge.
+        if round % 4 == 0 {
+            in_charge.signal("STOP").await;
+            paused.push(in_charge);
+        } else {
+            in_charge.process.kill().await.expect("it runs");
+        }
+        let began = Instant::now();
+        in_charge = standby.ready().await;
+        println!(
+            "round {round}: taken over after {:.1} s",
+            began.elapsed().as_secs_f64()
+        );
+        for paused in &paused {
+            paused.signal("CONT").await;
+        }
+        for agent in at_work {
+            agents.push(agent.await.expect("does not panic"));
+        }
+    }
+    for mut replaced in paused {
+        let end = tokio::time::timeout(Duration::from_secs(30), replaced.process.wait()).await;
+        let end = end
+            .expect("who was replaced ends by itself")
+            .expect("is ours");
+        assert!(!end.success(), "and says that it had to");
+    }
+    let mut acknowledged = Vec::new();
+    for agent in agents {
+        let agent = agent.work(in_charge.address.clone(), true).await;
+        acknowledged.extend(agent.acknowledged);
+    }
+    let operator: Connection = in_charge.operator_with(&folder.join("operator.key")).await;
+    check_measurements(&operator, &acknowledged).await;
+    check_jobs(&operator, proposed).await;
+    println!(
+        "{ROUNDS} took over, {} acknowledged, {proposed} jobs ended",
+        acknowledged.len()
+    );
+    assert!(
+        acknowledged.len() as u64 > ROUNDS * 20,
+        "too little was done to call it load"
+    );
+    drop(operator);
+    in_charge.end().await;
+    verify(&database.place().existing().expect("nobody is in charge")).expect("sound");
+}
