@@ -49,7 +49,7 @@ pub enum Recipe {
     #[serde(rename = "layer-in-network/2")]
     LayerInNetwork2,
     /// As the second, with the layer's weights pushed out of every cache, since by the next call of a network whatever else
-    /// the machine does has done that; with the output's buffer not written anew, since it was used a few layers ago; with
+    /// the machine does has done that; with a large output's buffer not written anew, since it was used a few layers ago; with
     /// calls that take turns at two places in memory, since where tensors lie is chance that an interval has to know of; and
     /// max pools read smooth, rectified values, as they do in networks, since their comparisons are branches.
     #[serde(rename = "layer-in-network/3")]

@@ -244,8 +244,8 @@ impl Workload for OnGpu {
         self.finish()
     }
 
-    fn write_output(&mut self) -> Result<(), Failure> {
-        self.inner.write_output()
+    fn write_output(&mut self, bytes_max: usize) -> Result<(), Failure> {
+        self.inner.write_output(bytes_max)
     }
 
     fn use_likely_values(&mut self) -> Result<(), Failure> {

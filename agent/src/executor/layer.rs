@@ -364,14 +364,13 @@ impl Workload for LayerWorkload {
         Ok(())
     }
 
-    fn write_output(&mut self) -> Result<(), Failure> {
+    fn write_output(&mut self, bytes_max: usize) -> Result<(), Failure> {
         let _guard = tch::no_grad_guard();
-        if !self.layer.is_view() {
-            let mut buffer = empty(
-                &self.layer.output_shape(),
-                kind(self.layer.dtype())?,
-                self.layer.memory_format(),
-            )?;
+        let shape = self.layer.output_shape();
+        let bytes = shape.iter().product::<u64>() * self.layer.dtype().bytes();
+        if !self.layer.is_view() && bytes <= bytes_max as u64 {
+            let kind = kind(self.layer.dtype())?;
+            let mut buffer = empty(&shape, kind, self.layer.memory_format())?;
             let _ = buffer.f_fill_(1.0)?;
         }
         Ok(())

@@ -25,8 +25,9 @@ pub trait Workload {
     /// Puts inputs into the state that a layer before would leave them in. Not timed.
     fn write_inputs(&mut self) -> Result<(), Failure>;
 
-    /// Writes the buffer that the output will get, as if a layer had freed it just before. Not timed.
-    fn write_output(&mut self) -> Result<(), Failure> {
+    /// Writes the buffer that the output will get, as if a layer had freed it just before, if it has no more than `bytes_max`
+    /// bytes. Not timed.
+    fn write_output(&mut self, _bytes_max: usize) -> Result<(), Failure> {
         Ok(())
     }
 
@@ -128,8 +129,9 @@ struct Procedure {
     walked_bytes: usize,
     /// Whether the layer's parameters are in no cache at all when a call begins.
     flushes_weights: bool,
-    /// Whether the output's buffer was just written when a call begins.
-    writes_output: bool,
+    /// An output's buffer of up to so many bytes was just written when a call begins; a longer one, with what runs before its
+    /// memory is used again, is more than a second-level cache holds.
+    output_written_max: usize,
     /// Whether inputs hold values as in networks, rather than normal ones, where that matters.
     has_likely_values: bool,
     /// Places in memory that calls take turns at.
@@ -146,7 +148,7 @@ fn procedure(recipe: Recipe) -> Procedure {
         Recipe::LayerInNetwork1 => Procedure {
             walked_bytes: cache::NETWORK_BYTES,
             flushes_weights: false,
-            writes_output: true,
+            output_written_max: usize::MAX,
             has_likely_values: false,
             places: 1,
             warmup: 2,
@@ -163,7 +165,7 @@ fn procedure(recipe: Recipe) -> Procedure {
         Recipe::LayerInNetwork2 => Procedure {
             walked_bytes: cache::NETWORK_BYTES,
             flushes_weights: false,
-            writes_output: true,
+            output_written_max: usize::MAX,
             has_likely_values: false,
             places: 1,
             warmup: 2,
@@ -177,7 +179,7 @@ fn procedure(recipe: Recipe) -> Procedure {
         },
         Recipe::LayerInNetwork3 => Procedure {
             flushes_weights: true,
-            writes_output: false,
+            output_written_max: cache::REUSED_BYTES,
             has_likely_values: true,
             places: 2,
             ..self::procedure(Recipe::LayerInNetwork2)
@@ -185,7 +187,7 @@ fn procedure(recipe: Recipe) -> Procedure {
         Recipe::WholeNetwork1 => Procedure {
             walked_bytes: 0,
             flushes_weights: false,
-            writes_output: false,
+            output_written_max: 0,
             has_likely_values: false,
             places: 1,
             warmup: 3,
@@ -200,7 +202,7 @@ fn procedure(recipe: Recipe) -> Procedure {
         Recipe::WholeNetwork2 => Procedure {
             walked_bytes: 0,
             flushes_weights: false,
-            writes_output: false,
+            output_written_max: 0,
             has_likely_values: false,
             places: 1,
             warmup: 3,
@@ -226,7 +228,7 @@ pub fn measure_canary(
     let procedure = Procedure {
         walked_bytes: 0,
         flushes_weights: false,
-        writes_output: false,
+        output_written_max: 0,
         has_likely_values: false,
         places: 1,
         warmup: 10,
@@ -295,9 +297,7 @@ fn measure_by(
         if procedure.flushes_weights {
             workload.flush_weights()?;
         }
-        if procedure.writes_output {
-            workload.write_output()?;
-        }
+        workload.write_output(procedure.output_written_max)?;
         workload.write_inputs()?;
         let timed = workload.timed_call(clock)?;
         calls.push(timed.took, timed.without_core);
@@ -470,7 +470,7 @@ mod tests {
         clock: Played,
         walks: Vec<usize>,
         flushes: usize,
-        outputs: usize,
+        outputs: Vec<usize>,
         places: Vec<usize>,
         is_likely: bool,
     }
@@ -491,8 +491,8 @@ mod tests {
             self.flushes += 1;
             Ok(())
         }
-        fn write_output(&mut self) -> Result<(), Failure> {
-            self.outputs += 1;
+        fn write_output(&mut self, bytes_max: usize) -> Result<(), Failure> {
+            self.outputs.push(bytes_max);
             Ok(())
         }
         fn next_place(&mut self, count: usize) -> Result<(), Failure> {
@@ -518,11 +518,17 @@ mod tests {
             measure(recipe, &mut device, &mut scratch, &clock, &Pulse::default()).expect("steady");
             assert_eq!((device.walks.len(), device.places.len()), (7, 9));
             let before = (device.walks[0], device.places[0]);
-            (before, device.flushes, device.outputs, device.is_likely)
+            (before, device.flushes, device.outputs[0], device.is_likely)
         };
         let walked = cache::NETWORK_BYTES;
-        assert_eq!(noted(Recipe::LayerInNetwork2), ((walked, 1), 0, 7, false));
-        assert_eq!(noted(Recipe::LayerInNetwork3), ((walked, 2), 7, 0, true));
+        assert_eq!(
+            noted(Recipe::LayerInNetwork2),
+            ((walked, 1), 0, usize::MAX, false)
+        );
+        assert_eq!(
+            noted(Recipe::LayerInNetwork3),
+            ((walked, 2), 7, cache::REUSED_BYTES, true)
+        );
     }
 
     /// What is prepared counts too: a layer whose inputs take long to write, a network whose calls do.

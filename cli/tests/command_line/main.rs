@@ -136,13 +136,13 @@ fn a_kind_without_a_model_is_a_warning() {
     models::write(&path, 0);
     let output = wattfarm(&[
         "predict",
-        "neuralpower/alexnet",
+        "vit_b_16",
         "--models",
         path.to_str().expect("UTF-8"),
     ]);
     assert_eq!(exit_code(&output), 0, "{}", text(&output.stderr));
     assert!(
-        text(&output.stdout).contains("warning: no model for dropout"),
+        text(&output.stdout).contains("warning: no model for gelu"),
         "{}",
         text(&output.stdout)
     );

@@ -111,6 +111,8 @@ pub fn predict(network: &Network, models: &ModelSet) -> NetworkPrediction {
 /// Models that are made ready when they are first asked.
 struct Ready<'a> {
     models: &'a ModelSet,
+    /// Whether anything is known of power or energy.
+    has_meter: bool,
     estimators: BTreeMap<(Kind, Dtype, Target), Option<Estimator<'a>>>,
     scratch: Scratch,
 }
@@ -119,6 +121,7 @@ impl<'a> Ready<'a> {
     fn new(models: &'a ModelSet) -> Self {
         Self {
             models,
+            has_meter: (models.models.iter()).any(|model| model.key.target != Target::RuntimeMs),
             estimators: BTreeMap::new(),
             scratch: Scratch::default(),
         }
@@ -140,8 +143,7 @@ fn predict_layer(
     models: &mut Ready<'_>,
     warnings: &mut Vec<String>,
 ) -> LayerPrediction {
-    let mut estimate = |target| models.estimate(layer, target);
-    let runtime = estimate(Target::RuntimeMs);
+    let runtime = models.estimate(layer, Target::RuntimeMs);
     if let Some(runtime) = runtime
         .as_ref()
         .filter(|runtime| !runtime.outside.is_empty())
@@ -151,11 +153,15 @@ fn predict_layer(
             runtime.outside.join(", ")
         ));
     }
-    let runtime_ms = runtime.as_ref().map(|runtime| runtime.value);
+    // What moves no data is not worth a model of its own where there is none.
+    let free = layer.is_view().then_some(0.0);
+    let runtime_ms = runtime.as_ref().map(|runtime| runtime.value).or(free);
+    let mut estimate = |target| models.estimate(layer, target);
     let power = estimate(Target::PowerW).map(|power| power.value);
     let energy = estimate(Target::EnergyMj).map(|energy| energy.value);
     // Two of the three name the third: W x ms = mJ. A direct energy model, where there is one, has precedence.
     let energy_mj = energy.or_else(|| Some(power? * runtime_ms?));
+    let energy_mj = energy_mj.or(free.filter(|_| models.has_meter));
     let power_w = power.or_else(|| Some(energy? / runtime_ms?));
     let work = layer.work();
     LayerPrediction {
@@ -163,8 +169,8 @@ fn predict_layer(
         kind: layer.kind(),
         hash: layer.hash(),
         runtime_ms,
-        runtime_ms_low: runtime.as_ref().map(|runtime| runtime.low),
-        runtime_ms_high: runtime.as_ref().map(|runtime| runtime.high),
+        runtime_ms_low: runtime.as_ref().map(|runtime| runtime.low).or(free),
+        runtime_ms_high: runtime.as_ref().map(|runtime| runtime.high).or(free),
         power_w,
         energy_mj,
         flops: work.flops,
@@ -430,6 +436,34 @@ mod tests {
             prediction.warnings,
             ["no model for relu: not in the total are `relu`"]
         );
+    }
+
+    /// No data moves, so a view without a model takes nothing; its energy is known where any is.
+    #[test]
+    fn a_view_without_a_model_costs_nothing() {
+        let mut b = NetworkBuilder::new("viewed", vec![1, 3, 8, 8], Dtype::F32);
+        let input = b.input();
+        let conv = b.conv2d("conv", input, 4, window(3, 1, 1), 1, false);
+        b.flatten("flat", conv);
+        let network = b.finish().expect("valid");
+        let of = |targets: &[Target]| {
+            let one = |platform, target| model(platform, Kind::Conv2d, target, call(), None);
+            let set = models(|platform| {
+                targets
+                    .iter()
+                    .map(|&target| one(platform, target))
+                    .collect()
+            });
+            let prediction = predict(&network, &set);
+            assert_eq!(prediction.warnings, Vec::<String>::new());
+            let view = &prediction.layers[1];
+            let total = &prediction.total;
+            assert_eq!((view.runtime_ms, total.items_per_s), (Some(0.0), Some(1e3)));
+            (view.energy_mj, total.energy_mj)
+        };
+        assert_eq!(of(&[Target::RuntimeMs]), (None, None));
+        let metered = of(&[Target::RuntimeMs, Target::EnergyMj]);
+        assert_eq!(metered, (Some(0.0), Some(1.0)));
     }
 
     #[test]
