@@ -219,17 +219,22 @@ fn tail(text: &str, count: usize) -> String {
 
 #[cfg(test)]
 mod tests {
-    use std::os::unix::fs::PermissionsExt as _;
     use std::path::Path;
+    use std::process::Command as Shell;
 
     use super::*;
 
-    /// A folder with shell scripts in the programs' place.
+    /// A folder with shell scripts in the programs' place. Another process writes them: a file that this one has open for
+    /// writing is busy for whatever another test starts meanwhile.
     async fn scripts(folder: &Path, text: &str) -> Processes {
         for program in Program::ALL {
             let path = folder.join(program.executable());
-            fs::write(&path, format!("#!/bin/sh\n{text}\n")).expect("written");
-            fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).expect("made executable");
+            let write = r#"printf '#!/bin/sh\n%s\n' "$0" > "$1" && chmod 755 "$1""#;
+            let written = Shell::new("sh")
+                .args(["-c", write, text])
+                .arg(&path)
+                .status();
+            assert!(written.expect("a shell").success());
         }
         Processes {
             executables: folder.to_owned(),
