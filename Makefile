@@ -84,7 +84,7 @@ test: setup pip ## runs all tests
 
 # What `make test` has in small: as long as you like.
 COORDINATOR_TESTS := cargo test --release -p wattfarm-coordinator --test it --
-export SEED STEPS KILLS AGENTS JOBS
+export SEED STEPS KILLS AGENTS JOBS ROUNDS STORE
 
 sim: ## lives through simulated farms from SEED=0 on, for STEPS=1000000 events
 	$(COORDINATOR_TESTS) --ignored --nocapture simulation::from_the_environment

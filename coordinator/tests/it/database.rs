@@ -16,14 +16,14 @@ use crate::store::{conforms, open};
 use crate::store_dump::{lived_since, told};
 
 /// A PostgreSQL of a test's own.
-struct Database {
+pub(crate) struct Database {
     folder: tempfile::TempDir,
     process: Child,
 }
 
 impl Database {
     /// `None` where PostgreSQL isn't installed, and says so.
-    fn start() -> Option<Self> {
+    pub(crate) fn start() -> Option<Self> {
         let Some(programs) = programs() else {
             println!("SKIPPED: PostgreSQL is not installed (on Debian and Ubuntu: postgresql)");
             return None;
@@ -82,11 +82,16 @@ impl Database {
         Some(database)
     }
 
-    fn address(&self) -> String {
+    pub(crate) fn address(&self) -> String {
         format!(
             "postgres://farm@/postgres?host={}",
             self.folder.path().display()
         )
+    }
+
+    /// Where it keeps its files.
+    pub(crate) fn data(&self) -> PathBuf {
+        self.folder.path().join("data")
     }
 
     fn place(&self) -> Place {

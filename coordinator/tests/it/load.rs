@@ -1,8 +1,11 @@
 //! `make bench-farm`: the real coordinator under a thousand agents, over loopback.
 //!
-//! First as fast as it goes: each agent takes 16 jobs, reports 16 records of 1 KiB, and again. Then at a pace: a thousand
-//! leases a second, one job each. The load generator runs on the same cores, so both are seen together.
+//! First as fast as it goes: each agent takes 16 jobs, reports 16 records of 1 KiB, and again; `ROUNDS` times that. Then at a pace: a
+//! thousand leases a second, one job each. `STORE=postgres` has it over a database. The load generator runs on the same cores, and the
+//! database too, so all are seen together.
 
+use std::os::unix::fs::MetadataExt as _;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -15,6 +18,7 @@ use wattfarm_proto::v1;
 use wattfarm_proto::v1::report_results_request::Report;
 use wattfarm_proto::v1::report_results_request::report::Outcome;
 
+use crate::database::Database;
 use crate::process::Coordinator;
 use crate::world::{layer, platform, reading, uuid};
 
@@ -35,9 +39,8 @@ fn kibibytes() -> Vec<v1::Reading> {
     let mut random = ChaCha8Rng::seed_from_u64(1);
     let mut one = || {
         let mut reading = reading(1.25);
-        let median = random.random_range(0.01..10.0_f32);
         reading.runtime.samples_ms = (0..90)
-            .map(|_| median * random.random_range(0.95..1.2_f32))
+            .map(|_| 1.25 * random.random_range(0.95..1.2_f32))
             .collect();
         reading.runtime.repetitions = reading.runtime.samples_ms.len() as u32;
         (&reading).into()
@@ -186,39 +189,26 @@ fn resident_mib(process: u32) -> u64 {
         .map_or(0, |kib| kib.parse::<u64>().expect("a number") / 1024)
 }
 
-fn disk_mib(folder: &std::path::Path) -> u64 {
-    use std::os::unix::fs::MetadataExt as _;
-    let blocks = std::fs::metadata(folder.join("store/db"))
-        .expect("is there")
-        .blocks();
-    (blocks * 512) >> 20
+/// What the files of a folder, and those below it, take of the disk.
+fn disk_mib(folder: &Path) -> u64 {
+    fn bytes(folder: &Path) -> u64 {
+        let files = std::fs::read_dir(folder).into_iter().flatten().flatten();
+        let taken = files.map(|file| match file.metadata() {
+            Ok(what) if what.is_dir() => bytes(&file.path()),
+            Ok(what) => what.blocks() * 512,
+            // It was removed meanwhile.
+            Err(_) => 0,
+        });
+        taken.sum()
+    }
+    bytes(folder) >> 20
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-#[ignore = "takes minutes: make bench-farm"]
-async fn a_thousand_agents() {
-    let (agents, jobs) = (number("AGENTS", 1000), number("JOBS", 100_000));
-    let temporary = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).expect("a folder");
-    let folder = temporary.path();
-    let coordinator = Coordinator::start(folder).await;
-    let process = coordinator.process.id().expect("it runs");
-    let operator = coordinator.operator(folder).await;
-    let connections = enrol(&coordinator, &operator, agents).await;
-    let resident = resident_mib(process);
-    println!("{agents} agents, connected: {resident} MiB resident");
-    let waiting = wait_idle(&connections);
-    tokio::time::sleep(Duration::from_secs(3)).await;
-    let resident = resident_mib(process);
-    println!("all of them wait for work: {resident} MiB resident");
-    waiting.into_iter().for_each(|wait| wait.abort());
-    let began = Instant::now();
-    make_jobs(&operator, jobs, 1).await;
-    println!("{jobs} jobs made in {:.1} s", began.elapsed().as_secs_f64());
-
-    let readings = Arc::new(kibibytes());
+/// Every agent takes jobs and reports them until there are none: how many that were.
+async fn as_fast_as_it_goes(connections: &[Connection], readings: &Arc<Vec<v1::Reading>>) -> usize {
     let began = Instant::now();
     let at_work = connections.iter().cloned().map(|agent| {
-        let readings = Arc::clone(&readings);
+        let readings = Arc::clone(readings);
         tokio::spawn(async move {
             let (mut done, mut leases) = (0, Vec::new());
             loop {
@@ -247,18 +237,68 @@ async fn a_thousand_agents() {
         percentile(&leases, 50),
         percentile(&leases, 99),
     );
-    println!(
-        "then: {} MiB resident, {} MiB of disk for {done} records",
-        resident_mib(process),
-        disk_mib(folder)
-    );
+    done
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "takes minutes: make bench-farm"]
+async fn a_thousand_agents() {
+    let (agents, jobs) = (number("AGENTS", 1000), number("JOBS", 100_000));
+    let rounds = number("ROUNDS", 1);
+    let temporary = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).expect("a folder");
+    let folder = temporary.path();
+    let database = match std::env::var("STORE").as_deref() {
+        Ok("postgres") => tokio::task::spawn_blocking(Database::start)
+            .await
+            .expect("does not panic"),
+        _ => None,
+    };
+    let (coordinator, key, store) = match &database {
+        None => {
+            let coordinator = Coordinator::start(folder).await;
+            (
+                coordinator,
+                folder.join("store/operator.key"),
+                folder.join("store"),
+            )
+        }
+        Some(database) => {
+            let coordinator = Coordinator::begin_on(folder, &database.address(), 0)
+                .ready()
+                .await;
+            (coordinator, folder.join("operator.key"), database.data())
+        }
+    };
+    let process = coordinator.process.id().expect("it runs");
+    let operator = coordinator.operator_with(&key).await;
+    let connections = enrol(&coordinator, &operator, agents).await;
+    let resident = resident_mib(process);
+    println!("{agents} agents, connected: {resident} MiB resident");
+    let waiting = wait_idle(&connections);
+    tokio::time::sleep(Duration::from_secs(3)).await;
+    let resident = resident_mib(process);
+    println!("all of them wait for work: {resident} MiB resident");
+    waiting.into_iter().for_each(|wait| wait.abort());
+    let readings = Arc::new(kibibytes());
+    let mut stored = 0;
+    for round in 0..rounds {
+        let began = Instant::now();
+        make_jobs(&operator, jobs, 1 + round * jobs.div_ceil(CAMPAIGN_JOBS)).await;
+        println!("{jobs} jobs made in {:.1} s", began.elapsed().as_secs_f64());
+        stored += as_fast_as_it_goes(&connections, &readings).await;
+        println!(
+            "then: {} MiB resident, {} MiB of disk for {stored} records",
+            resident_mib(process),
+            disk_mib(&store)
+        );
+    }
     if agents > 1000 {
         drop((operator, connections));
         return coordinator.end().await;
     }
 
     let (paced_seconds, a_second) = (10, 1000_u64);
-    make_jobs(&operator, paced_seconds * a_second, 1000).await;
+    make_jobs(&operator, paced_seconds * a_second, 1_000_000).await;
     let began = Instant::now();
     let in_flight = Arc::new(Semaphore::new(1000));
     let mut at_work = Vec::new();

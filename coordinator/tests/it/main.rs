@@ -29,3 +29,4 @@ mod load;
 mod simulation;
 mod store;
 mod store_dump;
+mod store_golden;

@@ -12,7 +12,6 @@ use wattfarm_coordinator::store::{DurableStore, MemoryStore, Store, VerifyError,
 use wattfarm_cost::measurement::Recipe;
 
 use crate::process::Coordinator;
-use crate::store::open;
 use crate::world::{World, lived, model, platform};
 
 fn dumped(store: &dyn Store) -> Vec<u8> {
@@ -109,69 +108,6 @@ fn dumps_of_version_2_are_still_read() {
     dump::read(&sled, &mut golden.as_slice()).expect("reads");
     assert_eq!(format!("{:?}", told(&sled)), today);
     assert!(dumped(&sled) == golden, "and is written so");
-}
-
-/// A store of before there were packs, tree by tree as that coordinator wrote it, is brought over when it is opened; also if
-/// that was begun already.
-#[test]
-fn stores_of_sled_of_before_packs_are_brought_over() {
-    let golden = include_str!("golden/sled-v1.txt");
-    let unhex = |digits: &str| -> Vec<u8> {
-        let pairs = digits.as_bytes().chunks(2);
-        let byte = |pair| u8::from_str_radix(str::from_utf8(pair).expect("plain"), 16);
-        pairs.map(|pair| byte(pair).expect("digits")).collect()
-    };
-    let folder = tempfile::tempdir().expect("a folder");
-    let write = |records: &str| {
-        let database = raw(folder.path());
-        for record in records.lines() {
-            let parts: Vec<_> = record.split(' ').map(unhex).collect();
-            let tree = database.open_tree(&parts[0]).expect("opens");
-            tree.insert(parts[1].as_slice(), parts[2].as_slice())
-                .expect("inserts");
-        }
-    };
-    write(golden);
-    let today = format!("{:?}", told(&lived_since().store));
-    let today = today.replace(&format!("{:?}", Recipe::LAYER), "LayerInNetwork2");
-    let told_by_it = || {
-        let store = open(folder.path());
-        verify(&store).expect("sound");
-        format!("{:?}", told(&store))
-    };
-    assert_eq!(told_by_it(), today);
-    assert_eq!(told_by_it(), today, "and once only");
-    let database = raw(folder.path());
-    assert!(!database.tree_names().iter().any(|name| *name == "jobs"));
-    // As if it had died before it said that all is there.
-    database
-        .open_tree("commits")
-        .expect("opens")
-        .remove("packed")
-        .expect("removes");
-    drop(database);
-    // But the commits of the meantime were acknowledged.
-    let commits = "636f6d6d697473 ";
-    write(
-        &golden
-            .lines()
-            .filter(|line| !line.starts_with(commits))
-            .collect::<Vec<_>>()
-            .join("\n"),
-    );
-    assert_eq!(told_by_it(), today);
-}
-
-/// sled's own view of a store. Threads of one that was just closed hold its file a little longer.
-fn raw(folder: &std::path::Path) -> sled::Db {
-    let config = sled::Config::new().path(folder);
-    for _ in 0..200 {
-        match config.open() {
-            Ok(database) => return database,
-            Err(_) => std::thread::sleep(std::time::Duration::from_millis(10)),
-        }
-    }
-    config.open().expect("opens")
 }
 
 /// Whatever is cut off or flipped, the dump is refused, by line.

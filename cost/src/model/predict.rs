@@ -218,7 +218,10 @@ fn total(network: &Network, layers: &[LayerPrediction], models: &ModelSet) -> To
         let values: Vec<f64> = layers.iter().filter_map(of).collect();
         (!values.is_empty()).then(|| values.iter().sum::<f64>())
     };
-    let runtime_ms = known(|layer| layer.runtime_ms);
+    let complete = layers.iter().all(|layer| layer.runtime_ms.is_some());
+    // Views alone, of which no model is needed, make no figure of a network whose other layers have none.
+    let has_model = layers.iter().any(|layer| layer.limit.is_some());
+    let runtime_ms = known(|layer| layer.runtime_ms).filter(|_| complete || has_model);
     // From 0.0 on: an empty sum of floats is -0.
     let energy_mj = layers
         .iter()
@@ -227,7 +230,6 @@ fn total(network: &Network, layers: &[LayerPrediction], models: &ModelSet) -> To
     let dtype = dtypes.min().unwrap_or(Dtype::F32);
     let below = |layer: &LayerPrediction| Some(layer.runtime_ms? - layer.runtime_ms_low?);
     let above = |layer: &LayerPrediction| Some(layer.runtime_ms_high? - layer.runtime_ms?);
-    let complete = layers.iter().all(|layer| layer.runtime_ms.is_some());
     Total {
         runtime_ms,
         runtime_ms_low: runtime_ms
@@ -462,6 +464,8 @@ mod tests {
             (view.energy_mj, total.energy_mj)
         };
         assert_eq!(of(&[Target::RuntimeMs]), (None, None));
+        let without = predict(&network, &models(|_| Vec::new()));
+        assert_eq!(without.total.runtime_ms, None);
         let metered = of(&[Target::RuntimeMs, Target::EnergyMj]);
         assert_eq!(metered, (Some(0.0), Some(1.0)));
     }
