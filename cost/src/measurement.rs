@@ -134,7 +134,8 @@ pub struct Runtime {
     /// Calls before the first timed one.
     pub warmup: u32,
     /// Timed calls during which the device was not the agent's alone. They are not among the samples, unless fewer than
-    /// the recipe's least number of calls were undisturbed: then all calls are.
+    /// the recipe's least number of calls were undisturbed: then all calls are, these without the time that they did not have
+    /// the device.
     #[serde(default)]
     pub disturbed: u32,
     /// Each of them, in ms, undisturbed ones first and otherwise in order, at most [`SAMPLES_MAX`].
