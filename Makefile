@@ -76,6 +76,7 @@ endef
 # The whole workspace is built first: some tests start the other packages' binaries. Python's packages go into a folder of
 # ours: a system's own Python may refuse to install any.
 test: setup pip ## runs all tests
+	@compgen -G '/usr/lib/postgresql/*/bin/initdb' > /dev/null || command -v initdb > /dev/null || echo 'NOTE: PostgreSQL is not installed, so the tests of a store in a database are skipped (on Debian and Ubuntu: postgresql)' >&2
 	@[ -d ../shared ] || echo 'NOTE: ../shared is not there, so tests against published measurements are skipped' >&2
 	cargo build --workspace
 	cargo test --workspace

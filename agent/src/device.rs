@@ -1,6 +1,7 @@
 //! What device this agent measures: a CPU core, its name, and keeping it to ourselves.
 
 use std::fs;
+use std::path::Path;
 
 use anyhow::{Context as _, bail, ensure};
 use wattfarm_cost::platform::{Device, Platform};
@@ -99,6 +100,11 @@ fn meminfo(name: &str) -> Option<u64> {
     let mut lines = text.lines();
     let kib = lines.find_map(|line| line.strip_prefix(name)?.trim().strip_suffix(" kB"))?;
     Some(kib.parse::<u64>().ok()? * 1024)
+}
+
+/// Whether a driver of NVIDIA's is loaded, and so a GPU likely there, whatever libtorch can do with it.
+pub fn has_nvidia_driver() -> bool {
+    Path::new("/dev/nvidiactl").exists()
 }
 
 /// The box's name for itself.

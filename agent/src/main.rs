@@ -197,9 +197,17 @@ fn prepare(args: &Args, cores: &Cores) -> anyhow::Result<(Platform, Bench)> {
     }
     let index = match args.device {
         Wish::Cpu => None,
-        Wish::Auto => cuda::load_libtorch(&gpu.libtorch_cuda)
-            .context("open libtorch's CUDA part (--device cpu does without)")?
-            .then_some(0),
+        Wish::Auto => {
+            let has_gpu = cuda::load_libtorch(&gpu.libtorch_cuda)
+                .context("open libtorch's CUDA part (--device cpu does without)")?;
+            if !has_gpu && device::has_nvidia_driver() {
+                tracing::warn!(
+                    "there is an NVIDIA driver here, and no CUDA part of libtorch: set LD_LIBRARY_PATH to the lib folder of \
+                     torch's CUDA build to measure the GPU; measuring the CPU"
+                );
+            }
+            has_gpu.then_some(0)
+        }
         Wish::Cuda(index) => {
             let has_gpu =
                 cuda::load_libtorch(&gpu.libtorch_cuda).context("open libtorch's CUDA part")?;

@@ -9,7 +9,7 @@ use anyhow::Context as _;
 use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader, Lines};
 use tokio::process::{Child, ChildStdin, ChildStdout, Command};
 use tokio::sync::{mpsc, watch};
-use tokio::time::{Instant, sleep_until, timeout_at};
+use tokio::time::{Instant, sleep_until, timeout, timeout_at};
 
 use crate::measuring::{Job, Outcome, Word, YIELDED, encode};
 
@@ -54,7 +54,7 @@ impl Keeper {
         news: mpsc::Sender<Word>,
         mut wish: watch::Receiver<Wish>,
     ) -> anyhow::Result<()> {
-        let mut handed = VecDeque::new();
+        let mut handed: VecDeque<Job> = VecDeque::new();
         let (mut was_ready, mut pause) = (false, PAUSE_MAX / 100);
         loop {
             let wished = match wish.has_changed() {
@@ -62,6 +62,11 @@ impl Keeper {
                 // Whoever wished is gone.
                 Err(_) => Wish::Stop,
             };
+            if wished != Wish::Measure {
+                for job in handed.drain(..) {
+                    tell(&news, Word::Done(job.lease, Outcome::Returned)).await;
+                }
+            }
             match wished {
                 Wish::Measure => (),
                 Wish::Rest => {
@@ -84,7 +89,7 @@ impl Keeper {
             tracing::error!("the measuring process is gone: {because}");
             was_ready |= is_ready;
             anyhow::ensure!(was_ready, "the measuring process could not begin");
-            let _ = tokio::time::timeout(pause, wish.changed()).await;
+            let _ = timeout(pause, wish.changed()).await;
             pause = (pause * 2).min(PAUSE_MAX);
         }
     }
@@ -259,19 +264,26 @@ impl Process {
                 "nothing moved on for {:.0} s: its process was ended",
                 self.silence_max.as_secs_f64()
             )),
-            End::Died => match self.child.wait().await {
-                Ok(status) if status.code() == Some(YIELDED) => {
-                    self.tell_of_first(news, Outcome::Returned).await;
-                    None
+            End::Died => {
+                drop(self.orders.take());
+                match timeout(END_MAX, self.child.wait()).await {
+                    Ok(Ok(status)) if status.code() == Some(YIELDED) => {
+                        self.tell_of_first(news, Outcome::Returned).await;
+                        None
+                    }
+                    Ok(Ok(status)) => Some(format!("its process died: {status}")),
+                    Ok(Err(error)) => Some(format!("its process died: {error}")),
+                    Err(_) => Some("what it said could not be understood".to_owned()),
                 }
-                Ok(status) => Some(format!("its process died: {status}")),
-                Err(error) => Some(format!("its process died: {error}")),
-            },
+            }
         };
         if let Err(error) = self.child.kill().await {
             tracing::warn!(%error, "could not end the measuring process");
         }
-        if let Some(because) = &because {
+        // One that was never ready has got no job to fail.
+        if let Some(because) = &because
+            && self.is_ready
+        {
             self.tell_of_first(news, Outcome::Failed(because.clone()))
                 .await;
         }
@@ -301,7 +313,6 @@ impl Process {
 
 #[cfg(test)]
 mod tests {
-    use tokio::time::timeout;
     use wattfarm_cost::measurement::{Recipe, Subject};
     use wattfarm_cost::{Kind, Platform};
 
@@ -465,6 +476,43 @@ mod tests {
             .expect("in time")
             .expect("no panic")
             .expect("no error");
+    }
+
+    #[tokio::test]
+    async fn one_that_talks_nonsense_is_ended() {
+        let script = "echo \"$READY\"; read job; echo nonsense; exec sleep 1000";
+        let mut kept = kept(script, 60_000);
+        kept.ready().await;
+        kept.send(1).await;
+        let Word::Done(1, Outcome::Failed(because)) = kept.word().await else {
+            panic!("its job has failed")
+        };
+        assert!(because.contains("understood"), "{because}");
+        kept.stop().await;
+    }
+
+    /// The second process never gets ready: what it never got is handed back and not failed.
+    #[tokio::test]
+    async fn what_no_process_got_is_handed_back() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let mark = folder.path().join("mark");
+        let script = format!(
+            "if mkdir {0} 2> /dev/null; then echo \"$READY\"; read job; read job; exit 1; else exit 2; fi",
+            mark.display()
+        );
+        let mut kept = kept(&script, 60_000);
+        kept.ready().await;
+        kept.send(7).await;
+        kept.send(1).await;
+        let failed = kept.word().await;
+        assert!(
+            matches!(failed, Word::Done(7, Outcome::Failed(_))),
+            "{failed:?}"
+        );
+        tokio::time::sleep(Duration::from_millis(500)).await;
+        kept.wish.send_replace(Wish::Rest);
+        assert_eq!(kept.word().await, Word::Done(1, Outcome::Returned));
+        kept.stop().await;
     }
 
     #[tokio::test]

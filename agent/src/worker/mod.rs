@@ -253,7 +253,8 @@ pub async fn run(
             () = sleep_until(rotate_at.unwrap_or_else(Instant::now)), if rotate_at.is_some() && !is_due => (),
             _ = looks.tick() => {
                 let now = hours.wish();
-                if wish.send_replace(now) != now && now == Wish::Rest {
+                let is_new = wish.send_if_modified(|wish| std::mem::replace(wish, now) != now);
+                if is_new && now == Wish::Rest {
                     tracing::info!("the owner's hours have begun: no more jobs until they end");
                     holdings.return_waiting("the device's owner wants it now");
                 }

@@ -1,6 +1,6 @@
 //! Predicting a network layer by layer, and as a whole (NeuralPower, equations 3 to 5).
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
@@ -81,6 +81,7 @@ pub struct NetworkPrediction {
 /// Predicts every layer of `network` and its totals with the models of one platform.
 pub fn predict(network: &Network, models: &ModelSet) -> NetworkPrediction {
     let mut unmodelled: BTreeMap<Kind, Vec<&str>> = BTreeMap::new();
+    let mut unmetered: BTreeSet<Kind> = BTreeSet::new();
     let mut warnings = Vec::new();
     let mut ready = Ready::new(models);
     let mut layers = Vec::new();
@@ -88,6 +89,8 @@ pub fn predict(network: &Network, models: &ModelSet) -> NetworkPrediction {
         let prediction = predict_layer(name, layer, &mut ready, &mut warnings);
         if prediction.runtime_ms.is_none() {
             unmodelled.entry(layer.kind()).or_default().push(name);
+        } else if prediction.energy_mj.is_none() && ready.has_meter {
+            unmetered.insert(layer.kind());
         }
         layers.push(prediction);
     }
@@ -96,6 +99,13 @@ pub fn predict(network: &Network, models: &ModelSet) -> NetworkPrediction {
         warnings.push(format!(
             "no model for {kind}: not in the total are {}",
             names.join(", ")
+        ));
+    }
+    if !unmetered.is_empty() {
+        let kinds: Vec<&str> = unmetered.iter().map(|kind| kind.name()).collect();
+        warnings.push(format!(
+            "no model of power for {}: the total's power and energy are unknown",
+            kinds.join(", ")
         ));
     }
     NetworkPrediction {
@@ -156,13 +166,22 @@ fn predict_layer(
     // What moves no data is not worth a model of its own where there is none.
     let free = layer.is_view().then_some(0.0);
     let runtime_ms = runtime.as_ref().map(|runtime| runtime.value).or(free);
-    let mut estimate = |target| models.estimate(layer, target);
-    let power = estimate(Target::PowerW).map(|power| power.value);
-    let energy = estimate(Target::EnergyMj).map(|energy| energy.value);
+    let mut estimate = |target| {
+        let estimate = models.estimate(layer, target)?;
+        if !estimate.outside.is_empty() {
+            warnings.push(format!(
+                "`{name}` is outside the domain sampled for {target} in {}",
+                estimate.outside.join(", ")
+            ));
+        }
+        Some(estimate.value)
+    };
+    let power = estimate(Target::PowerW);
+    let energy = estimate(Target::EnergyMj);
     // Two of the three name the third: W x ms = mJ. A direct energy model, where there is one, has precedence.
     let energy_mj = energy.or_else(|| Some(power? * runtime_ms?));
     let energy_mj = energy_mj.or(free.filter(|_| models.has_meter));
-    let power_w = power.or_else(|| Some(energy? / runtime_ms?));
+    let power_w = power.or_else(|| Some(energy? / runtime_ms.filter(|ms| *ms > 0.0)?));
     let work = layer.work();
     LayerPrediction {
         name: name.to_owned(),
@@ -237,7 +256,7 @@ fn total(network: &Network, layers: &[LayerPrediction], models: &ModelSet) -> To
         runtime_ms_high: runtime_ms.map(|ms| ms + reach(layers, models, dtype, (ms, above))),
         power_w: energy_mj
             .zip(runtime_ms)
-            .filter(|_| complete)
+            .filter(|(_, ms)| complete && *ms > 0.0)
             .map(|(energy, runtime)| energy / runtime),
         energy_mj,
         energy_mj_per_item: energy_mj.map(|energy| energy / network.batch() as f64),
@@ -249,7 +268,7 @@ fn total(network: &Network, layers: &[LayerPrediction], models: &ModelSet) -> To
             .map(|(_, layer)| layer.work().parameters)
             .sum(),
         items_per_s: runtime_ms
-            .filter(|_| complete)
+            .filter(|ms| complete && *ms > 0.0)
             .map(|runtime| 1e3 * network.batch() as f64 / runtime),
         peak_activation_bytes: network.peak_activation_bytes(),
     }
@@ -468,6 +487,16 @@ mod tests {
         assert_eq!(without.total.runtime_ms, None);
         let metered = of(&[Target::RuntimeMs, Target::EnergyMj]);
         assert_eq!(metered, (Some(0.0), Some(1.0)));
+        // Of nothing but a view there is no rate and no power.
+        let mut b = NetworkBuilder::new("view", vec![1, 3, 8, 8], Dtype::F32);
+        let input = b.input();
+        b.flatten("flat", input);
+        let network = b.finish().expect("valid");
+        let total = predict(&network, &models(|_| Vec::new())).total;
+        assert_eq!(
+            (total.runtime_ms, total.items_per_s, total.power_w),
+            (Some(0.0), None, None)
+        );
     }
 
     #[test]

@@ -43,7 +43,10 @@ impl PlatformBook {
                     own.push((sequence, runtime_ms));
                 }
             }
-            Subject::Network(network) => self.take_network(sequence, runtime_ms, network),
+            Subject::Network(network) if measurement.recipe == Recipe::NETWORK => {
+                self.take_network(sequence, runtime_ms, network);
+            }
+            Subject::Network(_) => (),
         }
     }
 

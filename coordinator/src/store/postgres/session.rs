@@ -122,7 +122,7 @@ pub(super) fn connect(address: &Address) -> Result<Client, StoreError> {
     // A coordinator that is paused in a commit must not hold up whoever takes over.
     let mut client = config.connect(NoTls).map_err(failed(doing))?;
     client
-        .batch_execute("SET synchronous_commit = on; SET idle_in_transaction_session_timeout = '5s'; SET client_min_messages = warning")
+        .batch_execute("SET synchronous_commit = on; SET idle_in_transaction_session_timeout = '5s'; SET lock_timeout = '10s'; SET client_min_messages = warning")
         .map_err(failed(doing))?;
     Ok(client)
 }

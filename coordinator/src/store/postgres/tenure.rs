@@ -215,11 +215,13 @@ fn take_locked(client: &mut Client, claim: Claim) -> Result<Option<i64>, StoreEr
     client
         .execute(insert, &[&FORM, &(claim == Claim::Whole)])
         .map_err(failed(DOING))?;
+    // Of another role's connection it may not be seen when it began.
     let take = "UPDATE wattfarm.in_charge SET epoch = epoch + 1, ends = clock_timestamp() + $1 * interval '1 second', \
                 backend = pg_backend_pid(), backend_start = me.backend_start \
                 FROM pg_stat_activity AS me WHERE me.pid = pg_backend_pid() \
                 AND (ends < clock_timestamp() OR NOT EXISTS (SELECT 1 FROM pg_stat_activity AS other \
-                WHERE other.pid = in_charge.backend AND other.backend_start = in_charge.backend_start)) \
+                WHERE other.pid = in_charge.backend \
+                AND COALESCE(other.backend_start, in_charge.backend_start) = in_charge.backend_start)) \
                 RETURNING epoch";
     let taken = client
         .query_opt(take, &[&TERM_SECONDS])
