@@ -6,7 +6,7 @@
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read as _, Seek as _, Write as _};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use prost::Message as _;
 use wattfarm_proto::v1::report_results_request::Report;
@@ -19,7 +19,10 @@ const RECORD_MAX: usize = 4 << 20;
 
 /// The file.
 pub struct Spool {
+    path: PathBuf,
     file: File,
+    /// Bytes of whole records.
+    length: u64,
 }
 
 impl Spool {
@@ -29,12 +32,13 @@ impl Spool {
     /// # Errors
     /// When the file cannot be opened, read or cut.
     pub fn open(state: &Path) -> io::Result<(Self, Vec<Report>)> {
+        let path = state.join("reports.spool");
         let mut file = OpenOptions::new()
             .read(true)
             .write(true)
             .create(true)
             .truncate(false)
-            .open(state.join("reports.spool"))?;
+            .open(&path)?;
         let mut bytes = Vec::new();
         file.read_to_end(&mut bytes)?;
         let (reports, good) = decode(&bytes);
@@ -46,27 +50,44 @@ impl Spool {
             file.set_len(good as u64)?;
         }
         file.seek(io::SeekFrom::End(0))?;
-        Ok((Self { file }, reports))
+        let length = good as u64;
+        Ok((Self { path, file, length }, reports))
     }
 
     /// Adds a report; when this returns it is on disk.
     ///
     /// # Errors
-    /// When it could not be written.
+    /// When it could not be written; nothing of it is left then, which would hide the next ones.
     pub(super) fn append(&mut self, report: &Report) -> io::Result<()> {
-        self.file.write_all(&encode(report))?;
-        self.file.sync_data()
+        let record = encode(report);
+        let written = (self.file.write_all(&record)).and_then(|()| self.file.sync_data());
+        if written.is_ok() {
+            self.length += record.len() as u64;
+        } else {
+            self.file.set_len(self.length)?;
+            self.file.seek(io::SeekFrom::End(0))?;
+        }
+        written
     }
 
-    /// Keeps these alone: the others are acknowledged.
+    /// Keeps these alone: the others are acknowledged. A crash leaves either the file before or the one after.
     ///
     /// # Errors
-    /// When they could not be written.
+    /// When they could not be written: the file is as it was.
     pub(super) fn keep<'a>(&mut self, reports: impl Iterator<Item = &'a Report>) -> io::Result<()> {
         let bytes: Vec<u8> = reports.flat_map(encode).collect();
-        self.file.set_len(0)?;
-        self.file.seek(io::SeekFrom::Start(0))?;
-        self.file.write_all(&bytes)?;
+        if bytes.is_empty() {
+            self.file.set_len(0)?;
+            self.file.seek(io::SeekFrom::Start(0))?;
+        } else {
+            let beside = self.path.with_extension("spool.new");
+            let mut file = File::create(&beside)?;
+            file.write_all(&bytes)?;
+            file.sync_data()?;
+            std::fs::rename(&beside, &self.path)?;
+            self.file = file;
+        }
+        self.length = bytes.len() as u64;
         self.file.sync_data()
     }
 }
