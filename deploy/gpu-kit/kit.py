@@ -33,7 +33,7 @@ NETWORKS = ["neuralpower/alexnet", "neuralpower/nin", "neuralpower/cifar10-6conv
 
 # Parts of the time at the end: the networks', their gap's, and packing's. All of it is 0.28 of the time, and of a short
 # campaign up to half: the agent has jobs in hand, and a network takes seconds.
-GAP_PART, PACKING_PART = 0.36, 0.21
+GAP_PART, PACKING_PART = 0.3, 0.12
 
 
 def shares(seconds: float) -> tuple[float, float, float]:
