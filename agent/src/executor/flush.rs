@@ -16,8 +16,7 @@ mod imp {
     use std::arch::x86_64::{__cpuid_count, _mm_clflush, _mm_mfence};
     use std::sync::LazyLock;
 
-    /// Bytes of a cache line on every x86-64 processor.
-    const LINE: usize = 64;
+    use crate::recipe::LINE;
 
     /// Whether there is CLFLUSHOPT (bit 23 of EBX in leaf 7): the same for a line as CLFLUSH, of which each waits for the
     /// one before it, so that 100 MB take 70 ms instead of 8.

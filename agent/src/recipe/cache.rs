@@ -15,7 +15,7 @@ pub(super) const NETWORK_BYTES: usize = 24 << 20;
 pub(super) const REUSED_BYTES: usize = 512 << 10;
 
 /// Bytes of a cache line on every x86-64 processor.
-const LINE: usize = 64;
+pub(crate) const LINE: usize = 64;
 
 /// A buffer to walk over.
 pub struct Scratch {

@@ -13,6 +13,7 @@ use std::time::Duration;
 
 use wattfarm_cost::measurement::{Recipe, Runtime};
 
+pub(crate) use cache::LINE;
 pub use cache::Scratch;
 use calls::Calls;
 pub use clock::{Clock, Monotonic};
@@ -163,12 +164,6 @@ fn procedure(recipe: Recipe) -> Procedure {
         // Where calls scatter by a quarter, as on virtual machines, an interval of 1 % takes hundreds of them, and models
         // are off by ten times that: the time is better spent on more layers.
         Recipe::LayerInNetwork2 => Procedure {
-            walked_bytes: cache::NETWORK_BYTES,
-            flushes_weights: false,
-            output_written_max: usize::MAX,
-            has_likely_values: false,
-            places: 1,
-            warmup: 2,
             stop: StopRule {
                 repetitions_min: 7,
                 repetitions_max: 20,
@@ -176,6 +171,7 @@ fn procedure(recipe: Recipe) -> Procedure {
                 timed_max: Duration::from_millis(100),
                 spent_max: Duration::from_secs(1),
             },
+            ..self::procedure(Recipe::LayerInNetwork1)
         },
         Recipe::LayerInNetwork3 => Procedure {
             flushes_weights: true,
@@ -200,12 +196,6 @@ fn procedure(recipe: Recipe) -> Procedure {
             },
         },
         Recipe::WholeNetwork2 => Procedure {
-            walked_bytes: 0,
-            flushes_weights: false,
-            output_written_max: 0,
-            has_likely_values: false,
-            places: 1,
-            warmup: 3,
             stop: StopRule {
                 repetitions_min: 9,
                 repetitions_max: 100,
@@ -213,6 +203,7 @@ fn procedure(recipe: Recipe) -> Procedure {
                 timed_max: Duration::from_secs(2),
                 spent_max: Duration::from_secs(10),
             },
+            ..self::procedure(Recipe::WholeNetwork1)
         },
     }
 }
@@ -226,11 +217,6 @@ pub fn measure_canary(
     pulse: &Pulse,
 ) -> Result<f64, Failure> {
     let procedure = Procedure {
-        walked_bytes: 0,
-        flushes_weights: false,
-        output_written_max: 0,
-        has_likely_values: false,
-        places: 1,
         warmup: 10,
         stop: StopRule {
             repetitions_min: 60,
@@ -239,6 +225,7 @@ pub fn measure_canary(
             timed_max: Duration::from_millis(300),
             spent_max: Duration::from_secs(2),
         },
+        ..procedure(Recipe::WholeNetwork1)
     };
     let found = measure_by(&procedure, workload, scratch, clock, pulse)?;
     let mut samples = found.runtime.samples_ms;

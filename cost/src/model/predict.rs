@@ -153,31 +153,24 @@ fn predict_layer(
     models: &mut Ready<'_>,
     warnings: &mut Vec<String>,
 ) -> LayerPrediction {
-    let runtime = models.estimate(layer, Target::RuntimeMs);
-    if let Some(runtime) = runtime
-        .as_ref()
-        .filter(|runtime| !runtime.outside.is_empty())
-    {
-        warnings.push(format!(
-            "`{name}` is outside the sampled domain in {}",
-            runtime.outside.join(", ")
-        ));
-    }
-    // What moves no data is not worth a model of its own where there is none.
-    let free = layer.is_view().then_some(0.0);
-    let runtime_ms = runtime.as_ref().map(|runtime| runtime.value).or(free);
     let mut estimate = |target| {
         let estimate = models.estimate(layer, target)?;
         if !estimate.outside.is_empty() {
-            warnings.push(format!(
-                "`{name}` is outside the domain sampled for {target} in {}",
-                estimate.outside.join(", ")
-            ));
+            let domain = match target {
+                Target::RuntimeMs => "the sampled domain".to_owned(),
+                other => format!("the domain sampled for {other}"),
+            };
+            let features = estimate.outside.join(", ");
+            warnings.push(format!("`{name}` is outside {domain} in {features}"));
         }
-        Some(estimate.value)
+        Some(estimate)
     };
-    let power = estimate(Target::PowerW);
-    let energy = estimate(Target::EnergyMj);
+    let runtime = estimate(Target::RuntimeMs);
+    let power = estimate(Target::PowerW).map(|power| power.value);
+    let energy = estimate(Target::EnergyMj).map(|energy| energy.value);
+    // What moves no data is not worth a model of its own where there is none.
+    let free = layer.is_view().then_some(0.0);
+    let runtime_ms = runtime.as_ref().map(|runtime| runtime.value).or(free);
     // Two of the three name the third: W x ms = mJ. A direct energy model, where there is one, has precedence.
     let energy_mj = energy.or_else(|| Some(power? * runtime_ms?));
     let energy_mj = energy_mj.or(free.filter(|_| models.has_meter));
