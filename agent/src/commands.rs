@@ -10,6 +10,7 @@ use wattfarm_agent::recipe::{Monotonic, Scratch};
 use wattfarm_agent::self_check::{self, Report, Spread};
 use wattfarm_cost::Dtype;
 use wattfarm_cost::measurement::Recipe;
+use wattfarm_cost::model::Additivity;
 use wattfarm_cost::network::zoo;
 
 /// How a command answers.
@@ -135,6 +136,12 @@ fn table(platform: &str, gaps: &[&Gap]) -> String {
             lines.push(format!(
                 "batch {batch}: RMSPE {gap:.2} % over {} networks, whose own noise is {noise:.2} %",
                 of_batch.len()
+            ));
+        }
+        if let Some(found) = Additivity::of(of_batch.iter().map(|gap| gap.log_ratio())) {
+            lines.push(format!(
+                "each corrected by the mean of the others: {:.2} %",
+                100.0 * found.corrected_rms()
             ));
         }
         lines.push(String::new());

@@ -93,6 +93,7 @@ fn largest(layers: &[Layer]) -> Model {
             distinct: 1,
             through_sequence: 1,
             trainer_version: String::new(),
+            devices: Vec::new(),
         },
     }
 }

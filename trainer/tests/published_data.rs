@@ -61,6 +61,7 @@ fn read(name: &str) -> Option<Vec<Sample>> {
             layer,
             value: cell("runtime_ms").parse().expect("a runtime"),
             runtime_ms: None,
+            agent: None,
         }
     };
     let mut samples: Vec<Sample> = lines.map(sample).collect();

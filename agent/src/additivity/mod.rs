@@ -80,6 +80,11 @@ impl Gap {
         (mean(self.layers_ms) / mean(self.whole_ms) - 1.0) * 100.0
     }
 
+    /// ln(network / sum).
+    pub fn log_ratio(&self) -> f64 {
+        (mean(self.whole_ms) / mean(self.layers_ms)).ln()
+    }
+
     /// How much the network's own two measurements differ, in percent: no gap is known better than this.
     pub fn noise_percent(&self) -> f64 {
         drift(self.whole_ms)

@@ -2,12 +2,13 @@
 
 use anyhow::Context as _;
 use serde::Serialize;
+use wattfarm_cost::model::DeviceEffect;
 use wattfarm_proto::connect::unary;
 use wattfarm_proto::v1;
 
 use crate::args::{AgentsArgs, AgentsCommand};
 use crate::output::{Output, Report};
-use crate::render::number::time_or_none;
+use crate::render::number::{signed_percent, time_or_none};
 use crate::render::table::{Column, table};
 use crate::session::Session;
 
@@ -26,10 +27,32 @@ struct Agent {
     seen_at_ms: Option<u64>,
     leases: u32,
     measurements: u64,
+    /// How it differs from the mean device of its platform, in runtimes.
+    effect: Option<Effect>,
+}
+
+#[derive(Serialize)]
+struct Effect {
+    layers: u64,
+    percent: f64,
+    percent_error: f64,
+}
+
+impl From<DeviceEffect> for Effect {
+    fn from(effect: DeviceEffect) -> Self {
+        Self {
+            layers: effect.layers,
+            percent: effect.percent(),
+            percent_error: 100.0 * effect.log_error,
+        }
+    }
 }
 
 impl From<v1::Agent> for Agent {
     fn from(agent: v1::Agent) -> Self {
+        let effect = agent
+            .effect
+            .and_then(|effect| DeviceEffect::try_from(effect).ok());
         Self {
             id: agent.agent_id,
             name: agent.name,
@@ -44,6 +67,7 @@ impl From<v1::Agent> for Agent {
             seen_at_ms: agent.seen_at_ms,
             leases: agent.leases,
             measurements: agent.measurements,
+            effect: effect.map(Effect::from),
         }
     }
 }
@@ -78,6 +102,7 @@ impl Report for Agents {
             Column::Left("state"),
             Column::Right("leases"),
             Column::Right("measurements"),
+            Column::Right("to mean %"),
             Column::Left("seen"),
         ];
         let row = |agent: &Agent| {
@@ -88,6 +113,7 @@ impl Report for Agents {
                 agent.state().to_owned(),
                 agent.leases.to_string(),
                 agent.measurements.to_string(),
+                signed_percent(agent.effect.as_ref().map(|effect| effect.percent)),
                 time_or_none(agent.seen_at_ms),
             ]
         };

@@ -93,10 +93,20 @@ impl Report for Explained {
         ];
         lines.extend(validation.additivity.map(|found| {
             format!(
-                "{} networks measured whole on the platform are {:.1} % from the sums of their layers ({:+.1} % on the mean)",
+                "{} networks measured whole on the platform are {:.1} % from the sums of their layers ({:+.1} % on the mean), {:.1} % when \
+                 each is corrected by the others",
                 found.networks,
                 100.0 * found.rms,
-                100.0 * found.mean.exp_m1()
+                100.0 * found.mean.exp_m1(),
+                100.0 * found.corrected_rms()
+            )
+        }));
+        lines.extend(model.provenance.devices.iter().map(|device| {
+            format!(
+                "of agent {}: {} layers, {:+.1} % to the mean device, which this model is of",
+                device.agent,
+                device.layers,
+                device.percent()
             )
         }));
         lines.extend([

@@ -85,6 +85,7 @@ fn model(platform: &Platform, kind: Kind, target: Target, terms: usize, times: f
             distinct: 10,
             through_sequence: 10,
             trainer_version: "test".to_owned(),
+            devices: Vec::new(),
         },
     }
 }

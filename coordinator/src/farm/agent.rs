@@ -4,9 +4,10 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use wattfarm_cost::id::AgentId;
+use wattfarm_cost::model::DeviceEffect;
 use wattfarm_cost::{Hash, Platform};
 
-use super::{Change, Event, Farm, Refusal, SecretHash, Timestamp};
+use super::{Change, Event, Farm, Odd, Refusal, SecretHash, Timestamp};
 
 /// An agent counts as connected for this long after it called: a little over the longest wait for a job.
 const CONNECTED: Duration = Duration::from_secs(30);
@@ -53,8 +54,12 @@ pub struct Agent {
     /// that.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub good_through: u64,
-    /// Why it gets no jobs and what it reports is not believed, if that is so. Because physics forbids it: until an operator
-    /// says otherwise. Because its canary says that its device is not itself: until its canary is well, or an operator says so.
+    /// What became of it when its runtimes were far from its peers', if they were.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub odd: Option<Odd>,
+    /// Why it gets no jobs and what it reports is not believed, if that is so. Because physics forbids it, or it is far from
+    /// its peers: until an operator says otherwise. Because its canary says that its device is not itself: until its canary
+    /// is well, or an operator says so.
     #[serde(default)]
     pub quarantined: Option<String>,
     /// Whether it gets no more jobs.
@@ -77,11 +82,12 @@ impl Agent {
             .flatten()
     }
 
-    /// Whether it reported what physics forbids again and again.
+    /// Whether others than itself say that its readings are no good: physics again and again, or its peers.
     pub(super) fn is_refuted(&self) -> bool {
         let reported = self.measurements.saturating_add(self.implausible);
-        self.implausible >= IMPLAUSIBLE_MAX
-            && self.implausible.saturating_mul(IMPLAUSIBLE_PART) >= reported
+        let by_physics = self.implausible >= IMPLAUSIBLE_MAX
+            && self.implausible.saturating_mul(IMPLAUSIBLE_PART) >= reported;
+        by_physics || self.odd == Some(Odd::Quarantined)
     }
 
     /// Whether it called lately.
@@ -112,6 +118,8 @@ pub struct AgentStatus {
     pub connected: bool,
     /// Leases that it holds.
     pub leases: u32,
+    /// How its device differs from others of its platform, by the newest models of runtimes.
+    pub effect: Option<DeviceEffect>,
 }
 
 /// Makes a token known.
@@ -201,6 +209,7 @@ impl Event for Enroll {
             // The device may have changed since, by a new driver say: from here on it measures for what it is now.
             Some(agent) => Agent {
                 name: self.name,
+                odd: agent.odd.filter(|_| agent.platform == platform),
                 platform,
                 seen_at: Some(now),
                 ..agent
@@ -213,6 +222,7 @@ impl Event for Enroll {
                 revoked: false,
                 platform,
                 implausible: 0,
+                odd: None,
                 good_through: farm.sequence,
                 quarantined: None,
                 draining: false,
@@ -261,6 +271,7 @@ impl Event for DrainAgent {
             agent.draining = self.draining;
             if released {
                 (agent.quarantined, agent.implausible) = (None, 0);
+                agent.odd = agent.odd.map(|_| Odd::Accepted);
             }
             farm.put_agent(agent);
         }
@@ -395,6 +406,7 @@ impl Farm {
             slug: self.slug(&agent.platform),
             connected: agent.is_connected(now),
             leases: self.jobs.leases_of(agent.id).count() as u32,
+            effect: self.effects.of(agent).copied(),
         }
     }
 }

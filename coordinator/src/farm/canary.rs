@@ -37,7 +37,7 @@ impl Event for ReportCanary {
     fn apply(self, farm: &mut Farm, now: Timestamp) -> Self::Reply {
         let id = farm.authenticate(&self.credential, now)?;
         let agent = farm.agents[&id].clone();
-        // Whom physics has refuted, no word of its own has go on: its canary may be made up as well.
+        // Whom physics or its peers have refuted, no word of its own has go on: its canary may be made up as well.
         let is_refuted = agent.is_refuted();
         let is_well = self.because.is_none();
         let was_ill = agent.quarantined.clone().filter(|_| !is_refuted);

@@ -21,10 +21,6 @@ use super::totals::{Total, Totals};
 /// taking one twice does no harm.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-#[expect(
-    clippy::large_enum_variant,
-    reason = "a commit has a few changes, and they live until it is on disk"
-)]
 pub enum Change {
     /// A token was made or used.
     Token(SecretHash, Token),

@@ -17,6 +17,7 @@ mod lease;
 mod list;
 mod model;
 mod order;
+mod peers;
 mod physics;
 mod platform;
 mod proposal;
@@ -53,6 +54,7 @@ pub use lease::{
 pub use list::{DescribeJobs, JobStatus, ListJobs, StateName};
 pub use model::{GetModels, PublishModels};
 pub use order::{Follow, Followed, Order, REPLICAS_ADDED_MAX, URGENT_MAX};
+pub use peers::Odd;
 pub use platform::{FindPlatform, ListPlatforms, PlatformEntry, PlatformStatus};
 pub use proposal::{OUTSTANDING_MAX, ProposeLayers, Proposed};
 pub use refusal::Refusal;
@@ -65,6 +67,7 @@ pub use time::Timestamp;
 pub use totals::{Tally, Total, TotalName, Totals};
 
 use jobs::Jobs;
+use peers::Effects;
 use turns::Turns;
 
 /// Something that happens to the farm, or is asked of it.
@@ -102,6 +105,7 @@ pub struct Farm {
     turns: Turns,
     campaigns: BTreeMap<CampaignId, Campaign>,
     models: BTreeMap<ModelKey, Model>,
+    effects: Effects,
     /// The last measurement taken.
     sequence: u64,
     /// The last retraction.
@@ -150,11 +154,13 @@ impl Farm {
                 .into_iter()
                 .map(|model| (model.key, model))
                 .collect(),
+            effects: Effects::default(),
             sequence: records.sequence,
             retractions: records.retractions,
             changes: Vec::new(),
         };
         farm.renew_all(now);
+        farm.compare_all_devices();
         farm
     }
 

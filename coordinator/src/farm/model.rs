@@ -27,9 +27,11 @@ impl Event for PublishModels {
             .map(|model| farm.publish(model))
             .collect();
         platforms.dedup();
-        platforms
-            .iter()
-            .for_each(|platform| farm.settle_converged(now, platform));
+        for platform in &platforms {
+            farm.compare_devices(platform);
+            farm.quarantine_the_odd(now, platform);
+            farm.settle_converged(now, platform);
+        }
         Ok(versions)
     }
 }

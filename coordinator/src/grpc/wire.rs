@@ -89,6 +89,7 @@ impl From<&AgentStatus> for v1::Agent {
             revoked: agent.revoked,
             implausible: agent.implausible,
             quarantined: agent.quarantined.clone().unwrap_or_default(),
+            effect: status.effect.as_ref().map(Into::into),
         }
     }
 }

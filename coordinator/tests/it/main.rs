@@ -19,6 +19,7 @@ mod farm_campaigns;
 mod farm_canary;
 mod farm_leases;
 mod farm_memory;
+mod farm_peers;
 mod farm_retractions;
 mod farm_shares;
 mod faults;

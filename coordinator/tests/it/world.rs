@@ -98,6 +98,7 @@ pub(crate) fn model(platform: Hash, rmspe: f64) -> Model {
             distinct: 10,
             through_sequence: 10,
             trainer_version: "test".to_owned(),
+            devices: Vec::new(),
         },
     }
 }

@@ -189,6 +189,7 @@ mod tests {
                 distinct: 1,
                 through_sequence: 1,
                 trainer_version: String::new(),
+                devices: Vec::new(),
             },
         };
         let layer = |batch| {

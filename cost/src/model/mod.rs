@@ -1,6 +1,8 @@
 //! A fitted model: a sparse polynomial over a layer's features, with all that a reader needs to judge it.
 
+mod additivity;
 mod compiled;
+mod device;
 mod estimate;
 mod explain;
 mod features;
@@ -16,14 +18,16 @@ use serde::{Deserialize, Serialize};
 use crate::measurement::Recipe;
 use crate::{Dtype, Hash, Kind, Platform};
 
+pub use additivity::Additivity;
 pub use compiled::Scratch;
+pub use device::{DEVICES_MAX, DeviceEffect, device_effects};
 pub use estimate::{Estimate, Estimator};
 pub use explain::{Cost, Effect, Explanation, Yardstick};
 pub use features::{Features, feature_names};
 pub use predict::{LayerPrediction, NetworkPrediction, Total, predict};
 pub use scale::{DERIVED, EFFORT, Limit, Parts, Scale};
 pub use term::{FACTORS_MAX, Factor, Function, Term, TermError};
-pub use validation::{Additivity, BANDS_MAX, Band, Validation};
+pub use validation::{BANDS_MAX, Band, Validation};
 
 /// The most terms that a model may have.
 pub const TERMS_MAX: usize = 300;
@@ -130,6 +134,9 @@ pub struct Provenance {
     pub through_sequence: u64,
     /// Version of the trainer.
     pub trainer_version: String,
+    /// How the devices that the samples are from differ, by agent; empty if there was one.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub devices: Vec<DeviceEffect>,
 }
 
 /// A fitted model, immutable. Its prediction for a layer inside its domain is
@@ -223,6 +230,10 @@ impl Model {
         }
         validation.check().map_err(|reason| ModelError {
             field: "validation".to_owned(),
+            reason,
+        })?;
+        DeviceEffect::check(&self.provenance.devices).map_err(|reason| ModelError {
+            field: "provenance.devices".to_owned(),
             reason,
         })?;
         if self.correction_min > self.correction_max {

@@ -34,10 +34,11 @@ pub struct LayerPrediction {
     pub limit: Option<Limit>,
 }
 
-/// A network's predicted cost: sums over its layers.
+/// A network's predicted cost: sums over its layers, times what the platform's networks take over theirs
+/// ([`Additivity::correction`](super::Additivity::correction)), where that is known.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Total {
-    /// Sum of the layers that have a model, in ms; `None` if none has.
+    /// Of the layers that have a model, in ms; `None` if none has.
     pub runtime_ms: Option<f64>,
     /// Lower end of its 90 % interval: equal layers err alike, different ones of a kind as far as the model's
     /// [`correlation`](super::Validation::correlation) says, and kinds apart from each other; the platform's
@@ -106,6 +107,14 @@ pub fn predict(network: &Network, models: &ModelSet) -> NetworkPrediction {
         warnings.push(format!(
             "no model of power for {}: the total's power and energy are unknown",
             kinds.join(", ")
+        ));
+    }
+    let additivity = models.additivity();
+    if let Some(found) = additivity.filter(|found| found.correction() != 0.0) {
+        warnings.push(format!(
+            "the total is {:+.1} % to the sum of its layers: so are the {} networks measured whole on the platform",
+            100.0 * found.correction().exp_m1(),
+            found.networks
         ));
     }
     NetworkPrediction {
@@ -233,15 +242,19 @@ fn total(network: &Network, layers: &[LayerPrediction], models: &ModelSet) -> To
     let complete = layers.iter().all(|layer| layer.runtime_ms.is_some());
     // Views alone, of which no model is needed, make no figure of a network whose other layers have none.
     let has_model = layers.iter().any(|layer| layer.limit.is_some());
+    let composed = models.additivity().map_or(0.0, |found| found.correction());
+    let composed = composed.exp();
     let runtime_ms = known(|layer| layer.runtime_ms).filter(|_| complete || has_model);
+    let runtime_ms = runtime_ms.map(|sum| composed * sum);
     // From 0.0 on: an empty sum of floats is -0.
     let energy_mj = layers
         .iter()
-        .try_fold(0.0, |sum, layer| Some(sum + layer.energy_mj?));
+        .try_fold(0.0, |sum, layer| Some(sum + composed * layer.energy_mj?));
     let dtypes = network.layers().map(|(_, layer)| layer.dtype());
     let dtype = dtypes.min().unwrap_or(Dtype::F32);
-    let below = |layer: &LayerPrediction| Some(layer.runtime_ms? - layer.runtime_ms_low?);
-    let above = |layer: &LayerPrediction| Some(layer.runtime_ms_high? - layer.runtime_ms?);
+    let between = |low: f64, high: f64| composed * (high - low);
+    let below = |layer: &LayerPrediction| Some(between(layer.runtime_ms_low?, layer.runtime_ms?));
+    let above = |layer: &LayerPrediction| Some(between(layer.runtime_ms?, layer.runtime_ms_high?));
     Total {
         runtime_ms,
         runtime_ms_low: runtime_ms
@@ -322,6 +335,7 @@ mod tests {
                 distinct: 1,
                 through_sequence: 1,
                 trainer_version: String::new(),
+                devices: Vec::new(),
             },
         }
     }
@@ -399,6 +413,32 @@ mod tests {
                 "{high:?}"
             );
         }
+    }
+
+    /// One layer of 1 ms, up to 1 ms more. Networks that took 10 % longer than their layers, give or take nothing, have this one
+    /// take seven eighths of that longer.
+    #[test]
+    fn a_total_is_corrected_as_the_platforms_networks_are() {
+        let mut b = NetworkBuilder::new("one", vec![1, 3, 8, 8], Dtype::F32);
+        let input = b.input();
+        b.conv2d("only", input, 4, window(3, 1, 1), 1, false);
+        let network = b.finish().expect("valid");
+        let set = models(|platform| {
+            let mut conv = model(platform, Kind::Conv2d, Target::RuntimeMs, call(), None);
+            let gap = 1.1_f64.ln();
+            conv.validation.additivity = Additivity::of([gap; 7]);
+            vec![conv]
+        });
+        let prediction = predict(&network, &set);
+        let expected = 1.1_f64.powf(7.0 / 8.0);
+        assert_eq!(prediction.layers[0].runtime_ms, Some(1.0));
+        assert!((prediction.total.runtime_ms.expect("a model") - expected).abs() < 1e-12);
+        assert_eq!(
+            prediction.warnings,
+            [
+                "the total is +8.7 % to the sum of its layers: so are the 7 networks measured whole on the platform"
+            ]
+        );
     }
 
     /// One layer of 1 ms, up to 1 ms more; networks that are off by 30 % reach 1.645 times that farther, at a right angle.

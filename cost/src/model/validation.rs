@@ -2,6 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::Additivity;
+
 /// The most bands that a model may have.
 pub const BANDS_MAX: usize = 32;
 
@@ -30,29 +32,6 @@ pub struct Validation {
     /// How the platform's networks added up when a model of runtimes was fitted; unknown until some are measured whole.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub additivity: Option<Additivity>,
-}
-
-/// How far networks measured whole are from the sums of their layers, each measured alone on the same platform: figures
-/// over ln(network / sum). No model of layers can predict networks better.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Additivity {
-    /// How many networks were compared.
-    pub networks: u32,
-    /// Their mean: over 0 where networks take longer than their layers.
-    pub mean: f64,
-    /// Their root mean square.
-    pub rms: f64,
-}
-
-impl Additivity {
-    /// 95 % of a normal distribution are under so many standard deviations: the ends of a 90 % interval.
-    const NORMAL: f64 = 1.645;
-
-    /// How far a network's 90 % interval reaches to either side because of it, relative to the network.
-    pub(super) fn reach(&self) -> f64 {
-        Self::NORMAL * self.rms
-    }
 }
 
 /// What is not known is taken to err together, which makes a network's interval the widest.
@@ -94,18 +73,7 @@ impl Validation {
                 self.correlation
             ));
         }
-        if let Some(Additivity {
-            networks,
-            mean,
-            rms,
-        }) = self.additivity
-            && !(networks > 0 && mean.is_finite() && rms.is_finite() && rms >= 0.0)
-        {
-            return Err(format!(
-                "additivity of {networks} networks, mean {mean}, root mean square {rms}"
-            ));
-        }
-        Ok(())
+        self.additivity.map_or(Ok(()), |found| found.check())
     }
 
     /// The 90 % interval of ln(measured / predicted) for a layer of this effort: between two bands linear in the effort's

@@ -327,6 +327,7 @@ fn ours(
             layer: table.rows[row].layer.clone(),
             value: table.rows[row].value,
             runtime_ms: table.rows[row].runtime_ms,
+            agent: None,
         })
         .collect();
     let key = ModelKey {

@@ -5,9 +5,12 @@
 //! 2. A yardstick, what amounts of work cost, carries the model beyond its samples ([`scale`]).
 //! 3. What is left, ln(measured / scale), is explained by a sparse polynomial: products of the base functions in
 //!    [`factors`] are grown, the lasso chooses among them, and held-out layers say how many ([`choice`]).
-//! 4. The predictions for held-out layers give the model's figures ([`validation`]).
+//! 4. The predictions for held-out layers tell devices apart, if samples are of several ([`devices`]); then 2 and 3 once
+//!    more, of what the mean device would have taken.
+//! 5. The predictions for held-out layers give the model's figures ([`validation`]), held against what was measured.
 
 mod choice;
+mod devices;
 mod factors;
 mod prune;
 mod rows;
@@ -91,18 +94,15 @@ pub fn fit(
     origin: Origin,
     threads: usize,
 ) -> Result<Model, FitError> {
-    let rows = rows::rows(&key, samples)?;
-    let mut scales = scale::candidates(key.kind, &rows, key.target).into_iter();
-    let first = scales.next().expect("a flat one at least");
-    let mut best = Attempt::new(&rows, first, threads)?;
-    // Where no sum of costs describes the layers, the polynomial does better without.
-    if rows.len() < choice::MANY_ROWS {
-        for scale in scales {
-            let flatter = Attempt::new(&rows, scale, threads)?;
-            if flatter.error < FLAT_ERROR_MAX * best.error {
-                best = flatter;
-            }
-        }
+    let mut rows = rows::rows(&key, samples)?;
+    let mut best = Attempt::best(&key, &rows, threads)?;
+    let devices = match &best.held_out {
+        Some(predicted) => devices::effects(&rows, predicted),
+        None => Vec::new(),
+    };
+    if !devices.is_empty() {
+        rows.iter_mut().for_each(|row| row.correct(&devices));
+        best = Attempt::best(&key, &rows, threads)?;
     }
     let (correction_min, correction_max) = best.bounds;
     let model = Model {
@@ -121,6 +121,7 @@ pub fn fit(
             distinct: rows.len() as u64,
             through_sequence: origin.through_sequence,
             trainer_version: env!("CARGO_PKG_VERSION").to_owned(),
+            devices,
         },
     };
     model.check().map_err(FitError::Model)?;
@@ -136,11 +137,29 @@ struct Attempt {
     intercept: f64,
     terms: Vec<Weighted>,
     validation: Validation,
+    /// ln(predicted) of each row by fits that did not see it; `None` of too few rows.
+    held_out: Option<Vec<f64>>,
     /// RMSPE of held-out rows.
     error: f64,
 }
 
 impl Attempt {
+    fn best(key: &ModelKey, rows: &[Row], threads: usize) -> Result<Self, FitError> {
+        let mut scales = scale::candidates(key.kind, rows, key.target).into_iter();
+        let first = scales.next().expect("a flat one at least");
+        let mut best = Self::new(rows, first, threads)?;
+        // Where no sum of costs describes the layers, the polynomial does better without.
+        if rows.len() < choice::MANY_ROWS {
+            for scale in scales {
+                let flatter = Self::new(rows, scale, threads)?;
+                if flatter.error < FLAT_ERROR_MAX * best.error {
+                    best = flatter;
+                }
+            }
+        }
+        Ok(best)
+    }
+
     fn new(rows: &[Row], scale: Scale, threads: usize) -> Result<Self, FitError> {
         let features = rows.iter().map(|row| {
             let mut features = row.features.clone();
@@ -161,6 +180,7 @@ impl Attempt {
                 intercept: corrections.iter().sum::<f64>() / corrections.len() as f64,
                 terms: Vec::new(),
                 validation: validation::unknown(),
+                held_out: None,
                 error: f64::INFINITY,
             });
         }
@@ -175,8 +195,12 @@ impl Attempt {
             threads,
         };
         let choice = choice::choose(&problem)?;
-        let pairs = choice.held_out.iter().zip(&corrections);
-        let log_ratios: Vec<f64> = pairs.map(|(predicted, truth)| predicted - truth).collect();
+        let pairs = choice.held_out.iter().zip(&corrections).zip(rows);
+        let log_ratios = pairs.map(|((predicted, truth), row)| predicted - truth - row.above_mean);
+        let log_ratios: Vec<f64> = log_ratios.collect();
+        let held_out = features.iter().zip(&choice.held_out);
+        let held_out = held_out.map(|(features, correction)| scale.of(features).ln() + correction);
+        let held_out = held_out.collect();
         let fold_count = 1 + folds.iter().copied().max().unwrap_or(0);
         let validation = validation::validation(fold_count, &features, &log_ratios);
         Ok(Self {
@@ -186,6 +210,7 @@ impl Attempt {
             intercept: choice.intercept,
             terms: choice.terms,
             validation,
+            held_out: Some(held_out),
             error: choice.error,
         })
     }

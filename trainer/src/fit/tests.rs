@@ -49,6 +49,7 @@ fn samples(layers: &[Layer], of: impl Fn(&Layer) -> f64) -> Vec<Sample> {
             layer: layer.clone(),
             value: of(layer),
             runtime_ms: None,
+            agent: None,
         })
         .collect()
 }
@@ -223,6 +224,34 @@ fn out_of_domain_nothing_explodes() {
     assert!((0.1..10.0).contains(&ratio), "{ratio}");
 }
 
+/// Every third layer is measured by a device that is a quarter slower, and by no other.
+#[test]
+fn devices_that_differ_are_told_apart_and_do_not_spoil_the_model() {
+    let all = layers(Kind::Linear, 160);
+    let mut samples = samples(&all, law);
+    for (number, sample) in samples.iter_mut().enumerate() {
+        let is_slow = number % 3 == 0;
+        sample.agent = Some(rows::testing::agent(usize::from(is_slow)));
+        sample.value *= if is_slow { 1.25 } else { 1.0 };
+    }
+    let model = fitted(Kind::Linear, &samples);
+    let [fast, slow] = &model.provenance.devices[..] else {
+        panic!("{:?}", model.provenance.devices)
+    };
+    assert_eq!(fast.layers + slow.layers, 160);
+    let found = slow.log_ratio - fast.log_ratio;
+    assert!((found - 1.25f64.ln()).abs() < 0.02, "{found}");
+    // Of the mean device, by layers.
+    let mean = |layer: &Layer| law(layer) * (slow.layers as f64 / 160.0 * 1.25f64.ln()).exp();
+    // Against what was measured: a stranger may have either device.
+    assert!(model.validation.rmspe > 8.0, "{:?}", model.validation);
+
+    let apart = error(&model, &all, mean);
+    samples.iter_mut().for_each(|sample| sample.agent = None);
+    let mixed = error(&fitted(Kind::Linear, &samples), &all, mean);
+    assert!(apart * 1.5 < mixed, "{apart} {mixed}");
+}
+
 #[test]
 fn what_is_not_a_measurement_is_refused() {
     let relu = Kind::Relu.example();
@@ -231,6 +260,7 @@ fn what_is_not_a_measurement_is_refused() {
             layer: layer.clone(),
             value,
             runtime_ms: None,
+            agent: None,
         }];
         fit(key(Kind::Relu, Target::RuntimeMs), &samples, ORIGIN, 1)
             .expect_err("refused")

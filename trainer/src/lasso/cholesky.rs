@@ -8,14 +8,14 @@ const PIVOT_SHARE_MIN: f64 = 1e-12;
 
 /// The pivot `index` is not positive: column `index` depends on those before it, to rounding.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub(super) struct NonPositivePivot {
+pub(crate) struct NonPositivePivot {
     /// Place in the factored matrix, from 0.
-    pub(super) index: usize,
+    pub(crate) index: usize,
 }
 
 /// Lower factor L, row-major in `lower` (order × order; what stands above the diagonal is never read).
 #[derive(Clone, Debug, Default)]
-pub(super) struct Cholesky {
+pub(crate) struct Cholesky {
     order: usize,
     lower: Vec<f64>,
 }
@@ -24,7 +24,7 @@ impl Cholesky {
     /// A = LLᵀ for the symmetric matrix whose lower triangle is `entry(i, k)`, k ≤ i. Returns the smallest pivot as a
     /// share of its diagonal entry. On failure the rows before `index` are factored and row `index` is solved up to
     /// its diagonal, which is what [`Self::null_vector`] needs.
-    pub(super) fn factor(
+    pub(crate) fn factor(
         &mut self,
         order: usize,
         entry: impl Fn(usize, usize) -> f64,
@@ -53,7 +53,7 @@ impl Cholesky {
     }
 
     /// x ← A⁻¹x.
-    pub(super) fn solve(&self, x: &mut [f64]) {
+    pub(crate) fn solve(&self, x: &mut [f64]) {
         self.solve_lower(x);
         self.solve_upper(x);
     }

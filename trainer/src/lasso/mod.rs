@@ -34,6 +34,7 @@ mod refit;
 mod testing;
 mod vector;
 
+pub(crate) use cholesky::Cholesky;
 pub use crossval::{
     CrossValidation, CrossValidationError, CrossValidationParameters, HeldOut, Scores,
     cross_validate,

@@ -51,6 +51,8 @@ struct Account {
     /// Samples that the last fit had; 0 before the first.
     fitted: usize,
     rest_until: Duration,
+    /// What had changed on the platform when the last fit began.
+    changes: u64,
 }
 
 /// What a fit needs.
@@ -86,6 +88,7 @@ pub(crate) fn samples(measurement: &Measurement) -> Vec<(ModelKey, Sample)> {
             layer: layer.clone(),
             value: value?,
             runtime_ms: Some(reading.runtime.median_ms),
+            agent: Some(measurement.agent),
         };
         Some((key, sample))
     };
@@ -148,12 +151,15 @@ impl Books {
     /// The fit to do next: of the stale models, the one whose last fit had the smallest part of its samples.
     pub(super) fn next_fit(&mut self, now: Duration) -> Option<Assignment> {
         let stale = self.accounts.iter().filter(|((key, recipe), account)| {
-            self.is_stale(now, key, account) && self.recipe_of(key) == Some(*recipe)
+            (self.is_stale(now, key, account) || self.has_news(now, key, account))
+                && self.recipe_of(key) == Some(*recipe)
         });
         let covered = |account: &Account| account.fitted as f64 / account.samples.len() as f64;
         let (&(key, recipe), _) = stale.min_by(|a, b| covered(a.1).total_cmp(&covered(b.1)))?;
         let account = self.accounts.get_mut(&(key, recipe))?;
+        let platform = self.platforms.get(&key.platform);
         account.discounted = false;
+        account.changes = platform.map_or(0, |book| book.changes);
         let origin = Origin {
             recipe,
             through_sequence: account.through_sequence,
@@ -163,9 +169,7 @@ impl Books {
             samples: account.samples.clone(),
             origin,
             additivity: match key.target {
-                Target::RuntimeMs => {
-                    (self.platforms.get(&key.platform)).and_then(PlatformBook::additivity)
-                }
+                Target::RuntimeMs => platform.and_then(PlatformBook::additivity),
                 Target::PowerW | Target::EnergyMj => None,
             },
         })
@@ -182,6 +186,28 @@ impl Books {
         newest_first
             .filter(|&recipe| layers(recipe) > 0)
             .find(|&recipe| layers(recipe) * OLDER_PER_NEWER >= most)
+    }
+
+    /// Whether networks have been measured since, and this is the model to tell it with: the platform's smallest of
+    /// runtimes, which is soon fitted.
+    fn has_news(&self, now: Duration, key: &ModelKey, account: &Account) -> bool {
+        let Some(book) = self.platforms.get(&key.platform) else {
+            return false;
+        };
+        if key.target != Target::RuntimeMs
+            || account.samples.is_empty()
+            || account.changes == book.changes
+            || !book.is_settled(now)
+        {
+            return false;
+        }
+        let others = self.accounts.iter().filter(|((other, recipe), account)| {
+            (other.platform, other.target) == (key.platform, key.target)
+                && !account.samples.is_empty()
+                && self.recipe_of(other) == Some(*recipe)
+        });
+        let smallest = others.min_by_key(|(_, account)| account.samples.len());
+        smallest.is_some_and(|((smallest, _), _)| smallest == key)
     }
 
     fn is_stale(&self, now: Duration, key: &ModelKey, account: &Account) -> bool {
@@ -226,7 +252,7 @@ impl Books {
 mod tests {
     use wattfarm_cost::Kind;
 
-    use super::super::testing::{measurement, measurement_of_network, platform, relu};
+    use super::super::testing::{linear, measurement, measurement_of_network, platform, relu};
     use super::*;
 
     const fn seconds(seconds: u64) -> Duration {
@@ -341,6 +367,26 @@ mod tests {
             books.is_measured(&platform(), &relu(3).hash())
                 && !books.is_measured(&platform(), &relu(300).hash())
         );
+    }
+
+    #[test]
+    fn a_network_measured_last_is_told_with_the_smallest_model() {
+        let mut books = Books::default();
+        take(&mut books, seconds(0), 1, 10);
+        for (sequence, features) in [(10, 1), (11, 2), (12, 3)] {
+            books.take(seconds(0), &measurement(sequence, linear(features)));
+        }
+        while let Some(fit) = books.next_fit(seconds(5)) {
+            let samples = fit.samples.len();
+            books.fitted(seconds(5), (fit.key, Recipe::LAYER), samples, seconds(0));
+        }
+        books.take(seconds(10), &measurement_of_network(13));
+        assert_eq!(books.next_fit(seconds(39)), None, "another may follow");
+        let fit = books.next_fit(seconds(40)).expect("there is news");
+        assert_eq!(fit.key.kind, Kind::Linear);
+        assert_eq!(fit.additivity.map(|found| found.networks), Some(1));
+        books.fitted(seconds(41), (fit.key, Recipe::LAYER), 3, seconds(0));
+        assert_eq!(books.next_fit(seconds(100)), None, "it has been told");
     }
 
     #[test]

@@ -4,28 +4,45 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use wattfarm_cost::Hash;
+use wattfarm_cost::id::AgentId;
 use wattfarm_cost::measurement::{Measurement, Recipe, Subject};
 use wattfarm_cost::model::Additivity;
-use wattfarm_cost::network::Network;
 
 /// More networks than these say nothing new of how a platform adds up: the newest are kept.
 const NETWORKS_MAX: usize = 256;
 
+/// Networks are measured one after another, with nobody else on the machine if it can be had: nothing is fitted because of
+/// one before they have stopped for this long.
+const SETTLED: Duration = Duration::from_secs(30);
+
 /// One platform's measurements.
 #[derive(Debug, Default)]
 pub(super) struct PlatformBook {
-    /// Each layer's runtimes by the recipe of today, in ms, with the place of their measurement. What was measured by an
-    /// older recipe is worth measuring again.
-    layers: BTreeMap<Hash, Vec<(u64, f64)>>,
+    /// Each layer's runtimes by the recipe of today. What was measured by an older recipe is worth measuring again.
+    layers: BTreeMap<Hash, Vec<Alone>>,
     /// The newest measurement of each network.
     networks: BTreeMap<Hash, Whole>,
+    /// When a layer last came.
     pub(super) last_arrival: Duration,
+    /// When a network last came.
+    last_network: Duration,
+    /// Changes until now.
+    pub(super) changes: u64,
+}
+
+/// A layer that was measured.
+#[derive(Debug)]
+struct Alone {
+    sequence: u64,
+    agent: AgentId,
+    runtime_ms: f64,
 }
 
 /// A network that was measured whole.
 #[derive(Debug)]
 struct Whole {
     sequence: u64,
+    agent: AgentId,
     runtime_ms: f64,
     /// What it is the sum of: layers that move something, one by one.
     layers: Vec<Hash>,
@@ -34,30 +51,37 @@ struct Whole {
 impl PlatformBook {
     pub(super) fn take(&mut self, now: Duration, measurement: &Measurement) {
         let runtime_ms = measurement.reading.runtime.median_ms;
-        let sequence = measurement.sequence;
+        let (sequence, agent) = (measurement.sequence, measurement.agent);
+        self.changes += 1;
         match &measurement.subject {
             Subject::Layer(layer) => {
                 self.last_arrival = now;
                 if measurement.recipe == Recipe::LAYER {
                     let own = self.layers.entry(layer.hash()).or_default();
-                    own.push((sequence, runtime_ms));
+                    own.push(Alone {
+                        sequence,
+                        agent,
+                        runtime_ms,
+                    });
                 }
             }
             Subject::Network(network) if measurement.recipe == Recipe::NETWORK => {
-                self.take_network(sequence, runtime_ms, network);
+                self.last_network = now;
+                let layers = network.layers().filter(|(_, layer)| !layer.is_view());
+                let whole = Whole {
+                    sequence,
+                    agent,
+                    runtime_ms,
+                    layers: layers.map(|(_, layer)| layer.hash()).collect(),
+                };
+                self.take_network(network.hash(), whole);
             }
             Subject::Network(_) => (),
         }
     }
 
-    fn take_network(&mut self, sequence: u64, runtime_ms: f64, network: &Network) {
-        let layers = network.layers().filter(|(_, layer)| !layer.is_view());
-        let whole = Whole {
-            sequence,
-            runtime_ms,
-            layers: layers.map(|(_, layer)| layer.hash()).collect(),
-        };
-        self.networks.insert(network.hash(), whole);
+    fn take_network(&mut self, hash: Hash, whole: Whole) {
+        self.networks.insert(hash, whole);
         if self.networks.len() > NETWORKS_MAX {
             let oldest = self.networks.iter().min_by_key(|(_, one)| one.sequence);
             if let Some((&hash, _)) = oldest {
@@ -68,33 +92,40 @@ impl PlatformBook {
 
     /// A measurement has been retracted. Of a network the one before it is not remembered.
     pub(super) fn retract(&mut self, sequence: u64) {
+        self.changes += 1;
         self.networks.retain(|_, whole| whole.sequence != sequence);
         self.layers.retain(|_, own| {
-            own.retain(|(place, _)| *place != sequence);
+            own.retain(|alone| alone.sequence != sequence);
             !own.is_empty()
         });
+    }
+
+    /// Whether there are networks, and nothing has come for a while: what they add up to is worth telling.
+    pub(super) fn is_settled(&self, now: Duration) -> bool {
+        !self.networks.is_empty() && now >= self.last_arrival.max(self.last_network) + SETTLED
     }
 
     pub(super) fn is_measured(&self, layer: &Hash) -> bool {
         self.layers.contains_key(layer)
     }
 
-    /// How far the networks whose every layer has been measured are from their layers' sums; `None` without any.
+    /// How far the networks whose every layer has been measured are from their layers' sums; `None` without any. A layer
+    /// counts as the network's own device has it, if it has: devices differ by more than the gap.
     pub(super) fn additivity(&self) -> Option<Additivity> {
-        let newest_ms = |hash: &Hash| self.layers.get(hash)?.last().map(|(_, ms)| *ms);
+        let newest_ms = |hash: &Hash, agent: AgentId| {
+            let own = self.layers.get(hash)?;
+            let by_agent = own.iter().rfind(|alone| alone.agent == agent);
+            by_agent.or(own.last()).map(|alone| alone.runtime_ms)
+        };
         let gap = |whole: &Whole| {
-            let sum = (whole.layers.iter()).try_fold(0.0, |sum, hash| Some(sum + newest_ms(hash)?));
+            let layers = whole.layers.iter();
+            let sum = layers
+                .map(|hash| newest_ms(hash, whole.agent))
+                .sum::<Option<f64>>();
             sum.filter(|sum| *sum > 0.0)
                 .map(|sum: f64| (whole.runtime_ms / sum).ln())
         };
-        let gaps: Vec<f64> = self.networks.values().filter_map(gap).collect();
-        let mean =
-            |of: fn(f64) -> f64| gaps.iter().map(|gap| of(*gap)).sum::<f64>() / gaps.len() as f64;
-        (!gaps.is_empty()).then(|| Additivity {
-            networks: gaps.len() as u32,
-            mean: mean(|gap| gap),
-            rms: mean(|gap| gap * gap).sqrt(),
-        })
+        Additivity::of(self.networks.values().filter_map(gap))
     }
 }
 
@@ -137,5 +168,24 @@ mod tests {
         book.take(Duration::ZERO, &measurement(5, relu(8)));
         book.retract(1);
         assert_eq!(book.additivity(), None);
+    }
+
+    #[test]
+    fn a_network_is_held_against_its_own_device() {
+        let mut book = PlatformBook::default();
+        book.take(Duration::ZERO, &measurement_of_network(1));
+        let of = |sequence, agent: &str, runtime_ms| {
+            let mut layer = measurement(sequence, relu(8));
+            layer.agent = agent.parse().expect("an id");
+            layer.reading.runtime.median_ms = runtime_ms;
+            layer
+        };
+        let own = measurement_of_network(1).agent.to_string();
+        book.take(Duration::ZERO, &of(2, &own, 0.5));
+        let stranger = "0190b7a0-0000-7000-8000-00000000ffff";
+        book.take(Duration::ZERO, &of(3, stranger, 0.4));
+        assert_eq!(book.additivity().map(|found| found.rms), Some(0.0));
+        book.retract(2);
+        assert!(book.additivity().is_some_and(|found| found.rms > 0.2));
     }
 }
