@@ -12,7 +12,7 @@ export LIBTORCH := $(CURDIR)/target/libtorch
 SETUP_LIBTORCH := python3 deploy/libtorch/setup.py target/libtorch
 endif
 
-.PHONY: manual setup budget demo demo-clean gpu-kit test-gpu-kit pip test check bench bench-onnx bench-files bench-predict python sim kills bench-farm
+.PHONY: manual setup budget demo demo-clean gpu-kit test-gpu-kit pip test check bench bench-onnx bench-files bench-predict bench-solver python sim kills bench-farm
 
 manual: ## prints this
 	@echo 'Wattfarm: what each layer of a neural network costs on each device of a farm.'
@@ -107,6 +107,12 @@ python: pip ## builds and tests the Python package
 
 bench-predict: ## times predictions of single layers, by WATTFARM_MODELS=models.json or the largest model that there may be
 	cargo test --release --package wattfarm-cost --test speed -- --ignored --nocapture
+
+# Wants shared/data beside the repository, and for the peers a Python with scikit-learn and celer (PYTHON).
+bench-solver: ## times our lasso beside scikit-learn's and celer's, on layers that others published
+	WATTFARM_SOLVER=$(CURDIR)/target/solver cargo test --release --package wattfarm-trainer --test published_data -- --ignored \
+		--nocapture solver
+	$(or $(PYTHON),python3) trainer/tests/published_data/peers.py target/solver
 
 check: setup ## checks format and lints
 	cargo fmt --all --check

@@ -243,7 +243,7 @@ pub(crate) struct RequestArgs {
     /// Goes before campaigns that are not urgent (operator).
     #[arg(long)]
     pub(crate) urgent: bool,
-    /// Networks whose layers are not sampled, to judge the models by: `resnet18,neuralpower/nin@8`.
+    /// Networks whose layers are not sampled, to judge the models by: `resnet18,neuralpower/nin@8,net.onnx@1`.
     #[arg(long, value_name = "NETWORK[@BATCH]", value_delimiter = ',')]
     pub(crate) exclude: Vec<NetworkName>,
     /// The campaign's id; the same request under the same id is one campaign. A new one, if left out.

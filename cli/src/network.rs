@@ -13,8 +13,8 @@ use wattfarm_cost::network::{Coverage, Sizes};
 use crate::args::SizesArgs;
 use crate::exit::{Exit, Failure};
 
-/// `NAME`, or `NAME@BATCH`. Whether there is such a network shows when it is built, so that an unknown one gets the same
-/// exit code everywhere.
+/// `NAME`, or `NAME@BATCH`, of a built-in network or a file. Whether there is such a network shows when it is loaded, so that
+/// an unknown one gets the same exit code everywhere.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct NetworkName(String);
 
@@ -27,8 +27,8 @@ impl FromStr for NetworkName {
 
 impl NetworkName {
     /// The network, for its own batch unless the name has one.
-    pub(crate) fn build(&self, dtype: Dtype) -> anyhow::Result<Network> {
-        match self.0.rsplit_once('@') {
+    pub(crate) fn load(&self, dtype: Dtype) -> anyhow::Result<Network> {
+        let (name, batch) = match self.0.rsplit_once('@') {
             Some((name, batch)) => {
                 let refused = || {
                     Failure::new(
@@ -36,10 +36,17 @@ impl NetworkName {
                         format!("`{batch}` in `{}` is not a batch", self.0),
                     )
                 };
-                build(name, Some(batch.parse().with_context(refused)?), dtype)
+                (name, Some(batch.parse().with_context(refused)?))
             }
-            None => build(&self.0, None, dtype),
-        }
+            None => (&*self.0, None),
+        };
+        let sizes = SizesArgs {
+            batch: batch.into_iter().collect(),
+            input: Vec::new(),
+            dtype: Some(dtype),
+        };
+        let mut loaded = load(name, &sizes)?;
+        Ok(loaded.swap_remove(0).network)
     }
 }
 

@@ -86,6 +86,7 @@ fn largest(layers: &[Layer]) -> Model {
             bands: Vec::new(),
             correlation: 1.0,
             additivity: None,
+            holdout: None,
         },
         provenance: Provenance {
             recipe: Recipe::LAYER,

@@ -143,7 +143,7 @@ fn outcome(model: &Model, measured: &Measured, threads: usize) -> Outcome {
         recipe: provenance.recipe,
         through_sequence: provenance.through_sequence,
     };
-    match fit::fit(model.key, &samples, origin, threads) {
+    match fit::fit_with_holdout(model.key, &samples, origin, threads) {
         Ok(again) => match difference(model, &again) {
             None => Outcome::Same,
             Some(field) => Outcome::Differs { field },

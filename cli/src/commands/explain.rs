@@ -91,6 +91,12 @@ impl Report for Explained {
                 model.provenance.distinct, validation.rmspe, validation.mape, validation.medape
             ),
         ];
+        lines.extend(validation.holdout.map(|found| {
+            format!(
+                "of these, {} are fitted to by no version: RMSPE {:.1} %",
+                found.layers, found.rmspe
+            )
+        }));
         lines.extend(validation.additivity.map(|found| {
             format!(
                 "{} networks measured whole on the platform are {:.1} % from the sums of their layers ({:+.1} % on the mean), {:.1} % when \

@@ -185,7 +185,7 @@ impl Report for Kinds {
 pub(super) fn run(output: Output, args: &NetworksArgs) -> anyhow::Result<()> {
     match &args.network {
         _ if args.kinds => output.show(&Kinds::all()),
-        Some(name) => output.show(&Layers::of(&name.build(Dtype::F32)?)),
+        Some(name) => output.show(&Layers::of(&name.load(Dtype::F32)?)),
         None => output.show(&Networks(
             zoo::all()
                 .iter()

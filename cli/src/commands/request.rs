@@ -46,7 +46,7 @@ fn campaign(id: Uuid, args: RequestArgs) -> anyhow::Result<v1::CampaignRequest> 
     let mut excluded = BTreeSet::new();
     for name in &args.exclude {
         excluded.extend(
-            name.build(args.dtype)?
+            name.load(args.dtype)?
                 .layers()
                 .map(|(_, layer)| layer.hash().to_string()),
         );

@@ -304,6 +304,19 @@ fn an_unknown_network_is_exit_code_4() {
     }
 }
 
+/// Wherever a network is named with its batch, as `--exclude` does as well.
+#[test]
+fn a_network_named_with_its_batch_may_be_a_file() {
+    let file = format!("{}@8", onnx("resnet18"));
+    let output = wattfarm(&["networks", &file]);
+    assert_eq!(exit_code(&output), 0, "{}", text(&output.stderr));
+    let listed = text(&output.stdout);
+    let convolutions = listed
+        .lines()
+        .filter(|line| line.contains("conv2d(batch=8, "));
+    assert_eq!(convolutions.count(), 20);
+}
+
 #[test]
 fn an_unreachable_coordinator_is_exit_code_3() {
     // A port that was free a moment ago.

@@ -78,6 +78,7 @@ fn model(platform: &Platform, kind: Kind, target: Target, terms: usize, times: f
             bands: Vec::new(),
             correlation: 1.0,
             additivity: None,
+            holdout: None,
         },
         provenance: Provenance {
             recipe: Recipe::LAYER,

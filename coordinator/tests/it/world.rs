@@ -91,6 +91,7 @@ pub(crate) fn model(platform: Hash, rmspe: f64) -> Model {
             bands: Vec::new(),
             correlation: 1.0,
             additivity: None,
+            holdout: None,
         },
         provenance: Provenance {
             recipe: Recipe::LAYER,

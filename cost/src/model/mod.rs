@@ -27,7 +27,7 @@ pub use features::{Features, feature_names};
 pub use predict::{LayerPrediction, NetworkPrediction, Total, predict};
 pub use scale::{DERIVED, EFFORT, Limit, Parts, Scale};
 pub use term::{FACTORS_MAX, Factor, Function, Term, TermError};
-pub use validation::{BANDS_MAX, Band, Validation};
+pub use validation::{BANDS_MAX, Band, Holdout, Validation};
 
 /// The most terms that a model may have.
 pub const TERMS_MAX: usize = 300;

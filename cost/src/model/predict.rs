@@ -328,6 +328,7 @@ mod tests {
                 bands: Vec::new(),
                 correlation: 1.0,
                 additivity: None,
+                holdout: None,
             },
             provenance: Provenance {
                 recipe: Recipe::LAYER,

@@ -32,6 +32,19 @@ pub struct Validation {
     /// How the platform's networks added up when a model of runtimes was fitted; unknown until some are measured whole.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub additivity: Option<Additivity>,
+    /// How good it is on layers that no version is fitted to; none of few layers.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub holdout: Option<Holdout>,
+}
+
+/// Figures over layers that every version of a model leaves out of its fit.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Holdout {
+    /// How many there are.
+    pub layers: u32,
+    /// Root mean square of the relative error, in percent.
+    pub rmspe: f64,
 }
 
 /// What is not known is taken to err together, which makes a network's interval the widest.
@@ -52,7 +65,7 @@ pub struct Band {
 }
 
 impl Validation {
-    /// Refuses bands that are not in order, or do not hold 0, a correlation that is none, and an additivity of nothing.
+    /// Refuses bands that are not in order, or do not hold 0, a correlation that is none, and figures over nothing.
     pub(super) fn check(&self) -> Result<(), String> {
         let is_fine = |band: &Band| {
             let numbers = [band.effort, band.low, band.high];
@@ -72,6 +85,11 @@ impl Validation {
                 "correlation {} is not from 0 to 1",
                 self.correlation
             ));
+        }
+        if let Some(Holdout { layers, rmspe }) = self.holdout
+            && !(layers > 0 && rmspe.is_finite() && rmspe >= 0.0)
+        {
+            return Err(format!("{rmspe} % over {layers} layers held out"));
         }
         self.additivity.map_or(Ok(()), |found| found.check())
     }
@@ -113,6 +131,7 @@ mod tests {
             bands,
             correlation: 0.5,
             additivity: None,
+            holdout: None,
         }
     }
 
@@ -148,6 +167,7 @@ mod tests {
         let of = |correlation| Validation {
             correlation,
             additivity: None,
+            holdout: None,
             ..validation(Vec::new())
         };
         assert!(of(1.5).check().is_err() && of(f64::NAN).check().is_err());

@@ -3,7 +3,7 @@
 use wattfarm_cost::Hash;
 use wattfarm_cost::measurement::Recipe;
 use wattfarm_cost::model::{
-    Additivity, Band, Bound, DeviceEffect, LayerPrediction, Limit, Model, ModelKey,
+    Additivity, Band, Bound, DeviceEffect, Holdout, LayerPrediction, Limit, Model, ModelKey,
     NetworkPrediction, Provenance, Scale, Target, Validation, Weighted,
 };
 
@@ -111,6 +111,10 @@ impl TryFrom<v1::Model> for Model {
                     mean: found.mean,
                     rms: found.rms,
                 }),
+                holdout: validation.holdout.map(|found| Holdout {
+                    layers: found.layers,
+                    rmspe: found.rmspe,
+                }),
             },
             provenance: Provenance {
                 recipe: parse::<Recipe>("provenance.recipe", &provenance.recipe)?,
@@ -174,6 +178,10 @@ impl From<&Model> for v1::Model {
                     networks: found.networks,
                     mean: found.mean,
                     rms: found.rms,
+                }),
+                holdout: validation.holdout.map(|found| v1::model::Holdout {
+                    layers: found.layers,
+                    rmspe: found.rmspe,
                 }),
             }),
             provenance: Some(v1::model::Provenance {

@@ -12,6 +12,7 @@
 mod choice;
 mod devices;
 mod factors;
+mod holdout;
 mod prune;
 mod rows;
 mod scale;
@@ -25,6 +26,7 @@ use wattfarm_cost::model::{
 
 use crate::lasso::{self, DesignError, RefitError};
 use choice::Problem;
+pub use holdout::is_no_worse;
 use rows::Row;
 pub use rows::Sample;
 pub(crate) use validation::quantile;
@@ -88,13 +90,43 @@ pub struct Origin {
 }
 
 /// Fits the model of `key` to its samples, on up to `threads` threads. Its version is for the coordinator to give.
+///
+/// # Errors
+/// [`FitError`]: the samples make no model.
 pub fn fit(
     key: ModelKey,
     samples: &[Sample],
     origin: Origin,
     threads: usize,
 ) -> Result<Model, FitError> {
+    let rows = rows::rows(&key, samples)?;
+    fit_rows(key, rows, (samples.len(), origin), threads)
+}
+
+/// The same, but for the layers that no version sees: by them [`is_no_worse`] compares versions.
+///
+/// # Errors
+/// As [`fit`].
+pub fn fit_with_holdout(
+    key: ModelKey,
+    samples: &[Sample],
+    origin: Origin,
+    threads: usize,
+) -> Result<Model, FitError> {
     let mut rows = rows::rows(&key, samples)?;
+    let held_out = holdout::take(&mut rows);
+    let mut model = fit_rows(key, rows, (samples.len(), origin), threads)?;
+    model.provenance.distinct += held_out.len() as u64;
+    model.validation.holdout = holdout::judge(&model, &held_out);
+    Ok(model)
+}
+
+fn fit_rows(
+    key: ModelKey,
+    mut rows: Vec<Row>,
+    (samples, origin): (usize, Origin),
+    threads: usize,
+) -> Result<Model, FitError> {
     let mut best = Attempt::best(&key, &rows, threads)?;
     let devices = match &best.held_out {
         Some(predicted) => devices::effects(&rows, predicted),
@@ -117,7 +149,7 @@ pub fn fit(
         validation: best.validation,
         provenance: Provenance {
             recipe: origin.recipe,
-            samples: samples.len() as u64,
+            samples: samples as u64,
             distinct: rows.len() as u64,
             through_sequence: origin.through_sequence,
             trainer_version: env!("CARGO_PKG_VERSION").to_owned(),

@@ -26,6 +26,7 @@ pub struct Sample {
 #[derive(Debug)]
 pub(super) struct Row {
     pub(super) hash: Hash,
+    pub(super) layer: Layer,
     pub(super) features: Features,
     /// Mean of the logarithms of its measurements, as the mean device would have taken them.
     pub(super) log_value: f64,
@@ -97,6 +98,7 @@ pub(super) fn rows(key: &ModelKey, samples: &[Sample]) -> Result<Vec<Row>, FitEr
             .sum::<Option<f64>>();
         Row {
             hash,
+            layer: replicas[0].layer.clone(),
             features: Features::of(&replicas[0].layer),
             log_value: log_sum / count,
             above_mean: 0.0,
@@ -154,6 +156,7 @@ pub(super) mod testing {
         Row {
             hash: layer.hash(),
             features: Features::of(&layer),
+            layer,
             log_value: devices.iter().map(|device| device.log_value).sum::<f64>() / weight,
             above_mean: 0.0,
             devices,

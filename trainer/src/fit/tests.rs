@@ -253,6 +253,41 @@ fn devices_that_differ_are_told_apart_and_do_not_spoil_the_model() {
 }
 
 #[test]
+fn versions_are_compared_on_layers_that_none_has_seen() {
+    let all = samples(&layers(Kind::Linear, 600), law);
+    let of = |samples: &[Sample]| {
+        let key = key(Kind::Linear, Target::RuntimeMs);
+        fit_with_holdout(key, samples, ORIGIN, 1).expect("a model")
+    };
+    let (few, good) = (of(&all[..100]), of(&all));
+    assert_eq!(few.validation.holdout, None, "too few to spare any");
+    let held_out = good.validation.holdout.expect("of many");
+    assert!((15..=45).contains(&held_out.layers), "{held_out:?}");
+    assert_eq!(good.provenance.distinct, 600);
+
+    // Half of what came last is twice what it should be: whoever learns from that is worse on what nobody learned from.
+    let mut spoilt = all.clone();
+    for sample in spoilt.iter_mut().step_by(2) {
+        sample.value *= if holdout_tells(sample) { 1.0 } else { 2.0 };
+    }
+    let bad = of(&spoilt);
+    let judged = |new: &Model, old: &Model| is_no_worse(new, old, &all).expect("rows");
+    assert!(!judged(&bad, &good) && judged(&good, &bad) && judged(&good, &good));
+    // Nothing to compare by: the newer one it is.
+    assert!(judged(&bad, &few));
+    let mut other = good.clone();
+    other.provenance.recipe = Recipe::LayerInNetwork1;
+    assert!(judged(&bad, &other));
+}
+
+/// Whether no version is fitted to a sample's layer.
+fn holdout_tells(sample: &Sample) -> bool {
+    let key = key(Kind::Linear, Target::RuntimeMs);
+    let mut row = rows::rows(&key, std::slice::from_ref(sample)).expect("a row");
+    holdout::is_held_out(&row.remove(0).hash)
+}
+
+#[test]
 fn what_is_not_a_measurement_is_refused() {
     let relu = Kind::Relu.example();
     let refused = |layer: &Layer, value| {

@@ -29,6 +29,7 @@ pub(super) fn validation(folds: usize, layers: &[Features], log_ratios: &[f64]) 
         bands: bands(layers, &residuals),
         correlation: correlation(layers, &residuals),
         additivity: None,
+        holdout: None,
     }
 }
 
@@ -45,6 +46,7 @@ pub(super) fn unknown() -> Validation {
         bands: Vec::new(),
         correlation: 1.0,
         additivity: None,
+        holdout: None,
     }
 }
 

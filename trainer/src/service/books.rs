@@ -61,6 +61,8 @@ pub(super) struct Assignment {
     pub(super) key: ModelKey,
     pub(super) samples: Vec<Sample>,
     pub(super) origin: Origin,
+    /// Whether samples have been retracted that the last version may have: it is replaced whatever its figures.
+    pub(super) is_due: bool,
     /// What is published with a model of runtimes.
     pub(super) additivity: Option<Additivity>,
 }
@@ -158,7 +160,7 @@ impl Books {
         let (&(key, recipe), _) = stale.min_by(|a, b| covered(a.1).total_cmp(&covered(b.1)))?;
         let account = self.accounts.get_mut(&(key, recipe))?;
         let platform = self.platforms.get(&key.platform);
-        account.discounted = false;
+        let is_due = std::mem::take(&mut account.discounted);
         account.changes = platform.map_or(0, |book| book.changes);
         let origin = Origin {
             recipe,
@@ -168,6 +170,7 @@ impl Books {
             key,
             samples: account.samples.clone(),
             origin,
+            is_due,
             additivity: match key.target {
                 Target::RuntimeMs => platform.and_then(PlatformBook::additivity),
                 Target::PowerW | Target::EnergyMj => None,

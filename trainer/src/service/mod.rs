@@ -12,6 +12,8 @@ mod queue;
 #[cfg(test)]
 mod testing;
 
+use std::error::Error;
+use std::sync::Arc;
 use std::time::Instant;
 
 use tokio::sync::mpsc::{self, Sender};
@@ -19,10 +21,11 @@ use tokio::time::{Duration, MissedTickBehavior, interval};
 use tonic::Status;
 use wattfarm_cost::Layer;
 use wattfarm_cost::id::CampaignId;
-use wattfarm_cost::model::Model;
+use wattfarm_cost::model::{Model, ModelKey};
 use wattfarm_proto::connect::{Connection, unary};
 use wattfarm_proto::error::is_transient;
 use wattfarm_proto::v1;
+use wattfarm_proto::v1::get_models_response::Part;
 
 use self::backoff::Backoff;
 use self::books::Assignment;
@@ -108,11 +111,15 @@ impl Shell {
                 tokio::spawn(async move {
                     let (key, recipe) = (assignment.key, assignment.origin.recipe);
                     let (samples, started) = (assignment.samples.len(), Instant::now());
+                    let assignment = Arc::new(assignment);
+                    let fitting = assignment.clone();
                     let model =
-                        tokio::task::spawn_blocking(move || fit_one(&assignment, threads)).await;
+                        tokio::task::spawn_blocking(move || fit_one(&fitting, threads)).await;
                     let took = started.elapsed();
                     // A fit that panicked has said so; its key waits for new samples like one that failed.
-                    if let Ok(Some(model)) = model {
+                    if let Ok(Some(model)) = model
+                        && is_wanted(&connection, &model, &assignment).await
+                    {
                         publish(&connection, &model, took).await;
                     }
                     _ = events
@@ -165,8 +172,9 @@ fn fit_one(assignment: &Assignment, threads: usize) -> Option<Model> {
         samples,
         origin,
         additivity,
+        is_due: _,
     } = assignment;
-    let fitted = fit::fit(*key, samples, *origin, threads);
+    let fitted = fit::fit_with_holdout(*key, samples, *origin, threads);
     fitted
         .map(|mut model| {
             model.validation.additivity = *additivity;
@@ -177,6 +185,66 @@ fn fit_one(assignment: &Assignment, threads: usize) -> Option<Model> {
             tracing::error!(kind = %key.kind, target = %key.target, error, "fit failed");
         })
         .ok()
+}
+
+/// Whether a model is worth a version: it is no worse than the newest on layers that neither was fitted to.
+async fn is_wanted(connection: &Connection, model: &Model, assignment: &Assignment) -> bool {
+    if assignment.is_due {
+        return true;
+    }
+    let newest = match newest(connection, &model.key).await {
+        Ok(Some(newest)) => newest,
+        Ok(None) => return true,
+        Err(error) => {
+            tracing::error!(kind = %model.key.kind, target = %model.key.target, error, "newest model unknown");
+            return true;
+        }
+    };
+    // Samples that made a model make rows.
+    let is_wanted = fit::is_no_worse(model, &newest, &assignment.samples).unwrap_or(true);
+    if !is_wanted {
+        let rmspe = |model: &Model| model.validation.holdout.map(|held_out| held_out.rmspe);
+        tracing::info!(
+            kind = %model.key.kind,
+            target = %model.key.target,
+            version = newest.version,
+            its_rmspe_percent = rmspe(&newest),
+            rmspe_percent = rmspe(model),
+            "kept: the new one is worse on layers held out"
+        );
+    }
+    is_wanted
+}
+
+/// The newest model of a key, if there is one.
+async fn newest(
+    connection: &Connection,
+    key: &ModelKey,
+) -> Result<Option<Model>, Box<dyn Error + Send + Sync>> {
+    let request = v1::GetModelsRequest {
+        platform: key.platform.to_string(),
+        kinds: vec![key.kind.name().to_owned()],
+    };
+    let answer = answered(|| {
+        let (mut client, request) = (connection.models(), unary(request.clone()));
+        async move {
+            let mut stream = client.get_models(request).await?.into_inner();
+            let mut models = Vec::new();
+            while let Some(message) = stream.message().await? {
+                if let Some(Part::Model(model)) = message.part {
+                    models.push(model);
+                }
+            }
+            Ok(models)
+        }
+    });
+    for message in answer.await? {
+        let model = Model::try_from(message)?;
+        if model.key == *key {
+            return Ok(Some(model));
+        }
+    }
+    Ok(None)
 }
 
 async fn publish(connection: &Connection, model: &Model, took: Duration) {
