@@ -1,6 +1,6 @@
 //! What a layer has to do: operations, parameters, bytes, and the matrix product it amounts to.
 
-use super::{Layer, LayerError, Op, Recurrent, SIZE_MAX, Shape};
+use super::{Layer, LayerError, MemoryFormat, Op, Recurrent, SIZE_MAX, Shape};
 
 /// The work of one call, for the whole batch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -171,9 +171,15 @@ fn recurrent(r: &Recurrent, gates: u64, others: u64) -> u128 {
 }
 
 impl Layer {
-    /// Whether the layer only renames its input at inference: no data is read or written.
+    /// Whether the layer only renames its input at inference: no data is read or written. An image whose channels come last
+    /// is flattened by a copy, for a row has each channel's values side by side; that it has one channel or one place, where
+    /// nothing would move, a flattening layer doesn't say.
     pub fn is_view(&self) -> bool {
-        matches!(self.op(), Op::Dropout(_) | Op::Flatten(_))
+        match self.op() {
+            Op::Dropout(_) => true,
+            Op::Flatten(_) => self.memory_format() == MemoryFormat::Contiguous,
+            _ => false,
+        }
     }
 
     /// Whether each output value depends on the input value at its place alone, whatever the axes.
@@ -316,6 +322,27 @@ mod tests {
         assert_eq!(conv(1).work().flops, 2 * 64 * 6 * 8 * (2 * 32 * 3 + 1));
         assert_eq!(conv(32).work().flops, 2 * 64 * 6 * 8 * (2 * 3 + 1));
         assert_eq!(conv(32).work().parameters, 64 * 3 + 64);
+    }
+
+    #[test]
+    fn only_what_stays_in_its_place_is_a_view() {
+        let layer = |kind: Kind, format| {
+            let op = kind.example().op().clone();
+            Layer::new(op, Dtype::F32, format).expect("valid")
+        };
+        for (kind, format, is_view) in [
+            (Kind::Flatten, MemoryFormat::Contiguous, true),
+            (Kind::Flatten, MemoryFormat::ChannelsLast, false),
+            (Kind::Dropout, MemoryFormat::Contiguous, true),
+            (Kind::Dropout, MemoryFormat::ChannelsLast, true),
+            (Kind::Copy, MemoryFormat::Contiguous, false),
+        ] {
+            let layer = layer(kind, format);
+            assert_eq!(layer.is_view(), is_view, "{layer}");
+            let values: u64 = layer.output_shape().iter().product();
+            let moved = if is_view { 0 } else { 2 * 4 * values };
+            assert_eq!(layer.work().bytes(), moved, "{layer}");
+        }
     }
 
     fn any_layer_fields() -> impl Strategy<Value = (Kind, Vec<(&'static str, Value)>)> {
