@@ -55,6 +55,21 @@ pub(crate) enum Attribute {
     Other,
 }
 
+impl Attribute {
+    fn bytes(&self) -> usize {
+        match self {
+            Self::Float(_) | Self::Int(_) | Self::Other => 0,
+            Self::Text(text) | Self::Reference(text) => text.len(),
+            Self::Tensor(constant) => constant
+                .values
+                .as_ref()
+                .map_or(0, |values| 8 * values.len()),
+            Self::Floats(values) => 8 * values.len(),
+            Self::Ints(values) => 8 * values.len(),
+        }
+    }
+}
+
 /// A constant without its values, but for those of small ones.
 #[derive(Debug, Clone)]
 pub(crate) struct Constant {
@@ -92,6 +107,14 @@ pub(crate) struct Function {
 }
 
 impl Node {
+    /// Bytes that it has of its own: names, and lists and constants in attributes.
+    pub(crate) fn bytes(&self) -> usize {
+        let names = self.inputs.iter().chain(&self.outputs);
+        let names = names.chain([&self.name, &self.operator, &self.domain]);
+        let of = |(name, attribute): &(String, Attribute)| name.len() + attribute.bytes();
+        names.map(String::len).sum::<usize>() + self.attributes.iter().map(of).sum::<usize>()
+    }
+
     pub(crate) fn attribute(&self, name: &str) -> Option<&Attribute> {
         let found = self.attributes.iter().find(|(own, _)| own == name);
         found.map(|(_, attribute)| attribute)

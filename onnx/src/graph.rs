@@ -12,6 +12,12 @@ const NODES_MAX: usize = 200_000;
 /// How deep functions may call each other.
 const CALLS_MAX: u32 = 16;
 
+/// The most nodes of a graph, its functions written out, to each that stands in the file; ten thousand it may always have.
+const WRITTEN_MAX: usize = 32;
+
+/// The most bytes of names, lists and constants that functions may come to, written out.
+const WRITTEN_BYTES_MAX: usize = 8 << 20;
+
 /// A tensor of the graph, by number.
 pub(crate) type TensorId = usize;
 
@@ -257,6 +263,10 @@ struct Calls<'a> {
     functions: HashMap<(&'a str, &'a str), &'a Function>,
     calls: usize,
     nodes: Vec<Node>,
+    /// How many nodes there may be.
+    most: usize,
+    /// Bytes of those that stand in functions.
+    bytes: usize,
 }
 
 impl<'a> Calls<'a> {
@@ -269,10 +279,15 @@ impl<'a> Calls<'a> {
                 .collect(),
             calls: 0,
             nodes: Vec::new(),
+            most: 0,
+            bytes: 0,
         }
     }
 
     fn written_out(mut self, nodes: Vec<Node>) -> Result<Vec<Node>, OnnxError> {
+        let inner = self.functions.values().map(|function| function.nodes.len());
+        let in_file = nodes.len() + inner.sum::<usize>();
+        self.most = (in_file * WRITTEN_MAX).clamp(10_000, NODES_MAX);
         for node in nodes {
             self.write(node, 0)?;
         }
@@ -284,9 +299,10 @@ impl<'a> Calls<'a> {
             .functions
             .get(&(node.domain.as_str(), node.operator.as_str()))
             .copied();
-        if self.nodes.len() >= NODES_MAX || self.calls >= NODES_MAX {
+        if self.nodes.len() >= self.most || self.calls >= self.most {
             return Err(OnnxError::TooLarge(format!(
-                "the graph has more than {NODES_MAX} nodes with its functions written out"
+                "the graph has more than {} nodes with its functions written out",
+                self.most
             )));
         }
         let Some(function) = called else {
@@ -341,6 +357,13 @@ impl<'a> Calls<'a> {
                 outputs: inner.outputs.iter().map(renamed).collect(),
                 attributes: inner.attributes.iter().filter_map(attribute).collect(),
             };
+            self.bytes += written.bytes();
+            if self.bytes > WRITTEN_BYTES_MAX {
+                return Err(OnnxError::TooLarge(format!(
+                    "the functions, written out, have more than {} MiB of names and lists",
+                    WRITTEN_BYTES_MAX >> 20
+                )));
+            }
             self.write(written, depth + 1)?;
         }
         Ok(())

@@ -7,6 +7,10 @@ use wattfarm_cost::Dtype;
 /// The most values of a constant that are kept or computed. Shapes have a handful; a range over a text some thousands.
 pub(crate) const VALUES_MAX: u64 = 1 << 12;
 
+/// The most values that are computed of all constants of a graph together: 16 MiB of them. Past that they are known only when
+/// the network runs.
+pub(crate) const FOLDED_MAX: u64 = 1 << 21;
+
 /// The most values that are kept of a constant of fractions: scales of a resize, a threshold. Larger ones are weights.
 pub(crate) const FRACTIONS_MAX: u64 = 64;
 

@@ -2,15 +2,17 @@
 
     pip install torch==2.11.0 torchvision==0.26.0 onnx==1.23.2 onnxscript==0.7.2 fvcore==0.1.5.post20221221
     python onnx/tests/generate.py networks            # the small files of `make test`, into onnx/tests/networks
-    python onnx/tests/generate.py torchvision FOLDER   # torchvision's networks, for `make bench-onnx`
+    python onnx/tests/generate.py torchvision FOLDER [NAME...]   # torchvision's networks, for `make bench-onnx`: all, or these
 
 Every initializer becomes external data of a file that is not there: the reader needs shapes alone. Beside the files of
-torchvision's networks, `counts.json` has what fvcore counts in each: parameters and multiply-adds.
+torchvision's networks and of the transformers' blocks, `counts.json` has what fvcore counts in each: parameters, multiply-adds,
+and how many calls of attention it left out.
 """
 
 import json
 import logging
 import sys
+import tempfile
 import warnings
 from pathlib import Path
 
@@ -71,11 +73,14 @@ def export(path, module, inputs, exporter="script", keep_batch_norm=True, opset=
     if exporter == "script":
         mode = torch.onnx.TrainingMode.PRESERVE if keep_batch_norm else torch.onnx.TrainingMode.EVAL
         axes = {name: {0: "batch"} for name in names} if dynamic else None
-        torch.onnx.export(
-            module, inputs, path, dynamo=False, training=mode, do_constant_folding=True, opset_version=opset,
-            input_names=names, dynamic_axes=axes,
-        )
-        model = onnx.load(path, load_external_data=False)
+        # Over 2 GiB the weights lie in files beside it.
+        with tempfile.TemporaryDirectory(dir=path.parent) as beside:
+            whole = Path(beside, path.name)
+            torch.onnx.export(
+                module, inputs, whole, dynamo=False, training=mode, do_constant_folding=True, opset_version=opset,
+                input_names=names, dynamic_axes=axes,
+            )
+            model = onnx.load(whole, load_external_data=False)
     else:
         batch = torch.export.Dim("batch", min=1, max=4096)
         shapes = tuple({0: batch} for _ in inputs) if dynamic else None
@@ -227,15 +232,35 @@ def networks(folder):
     export(folder / "signal-fixed.onnx", Signal(), (torch.zeros(1, 2, 256),), opset=9, dynamic=False)
 
 
+def blocks():
+    """Name, a function that makes the module, and its inputs, of transformers' blocks at their published sizes."""
+    # Of a table of places, an exporter keeps those that are used: all.
+    words, tokens = torch.zeros(1, 512, dtype=torch.int64), torch.zeros(1, 128, 768)
+    yield "bert_block", lambda: BertBlock(768, 12, 30522, 512), (words, words)
+    yield "gpt2_block", lambda: GptBlock(768, 12, 1024), (tokens,)
+    encoder = torchvision.models.vision_transformer.EncoderBlock
+    yield "vit_block", lambda: encoder(12, 768, 3072, 0.0, 0.0), (torch.zeros(1, 197, 768),)
+
+
 def torchvision_networks():
-    """Name, a function that makes the module, and the input's size, of each network."""
+    """Name, a function that makes the module, and its inputs, of each network of torchvision."""
+    for name, make, size in images():
+        yield name, make, (torch.zeros(1, 3, size, size),)
+
+
+def images():
+    """Name, a function that makes the module, and the size of the image, of each."""
     models = torchvision.models
     for name in models.list_models(module=models):
         keywords = {"weights": None}
         if name in ("googlenet", "inception_v3"):
             keywords |= {"aux_logits": False, "init_weights": False}
+        size = models.get_model_weights(name).DEFAULT.transforms().crop_size[0]
+        # Of the transformers this one's best weights are for larger images than it is made for unasked.
+        if name == "vit_h_14":
+            keywords |= {"image_size": size}
         make = lambda name=name, keywords=keywords: models.get_model(name, **keywords)
-        yield name, make, models.get_model_weights(name).DEFAULT.transforms().crop_size[0]
+        yield name, make, size
     for name in models.list_models(module=models.segmentation):
         make = lambda name=name: Output(models.get_model(name, weights=None, weights_backbone=None))
         yield name, make, 520
@@ -281,22 +306,23 @@ def counts(module, inputs):
     # What multiplies matrices, and the only operators for which fvcore's definition and ours are one.
     products = sum(by_operator[name] for name in ("conv", "linear", "addmm", "matmul", "bmm", "einsum"))
     parameters = sum(parameter.numel() for parameter in module.parameters())
-    return {"macs": int(products), "parameters": parameters}
+    left_out = analysis.unsupported_ops().get("aten::scaled_dot_product_attention", 0)
+    return {"macs": int(products), "parameters": parameters, "attention_left_out": left_out}
 
 
-def torchvision_files(folder):
+def torchvision_files(folder, names):
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / "counts.json"
     found = json.loads(path.read_text()) if path.exists() else {}
-    for name, make, size in torchvision_networks():
+    for name, make, inputs in [*torchvision_networks(), *blocks()]:
         file = folder / f"{name}.onnx"
-        if name in found and file.exists():
+        if (name in found and file.exists()) or (names and name not in names):
             continue
         try:
-            module, inputs = make().eval(), (torch.zeros(1, 3, size, size),)
+            module = make().eval()
             with torch.no_grad():
                 export(file, module, inputs, dynamic=False)
-                found[name] = {**counts(module, inputs), "size": size}
+                found[name] = counts(module, inputs)
             print(name, found[name], flush=True)
         except Exception as error:  # one network that does not export must not end the others
             print(name, "failed:", str(error).splitlines()[:1], flush=True)
@@ -307,7 +333,7 @@ if __name__ == "__main__":
     match sys.argv[1:]:
         case ["networks"]:
             networks(HERE / "networks")
-        case ["torchvision", folder]:
-            torchvision_files(Path(folder))
+        case ["torchvision", folder, *names]:
+            torchvision_files(Path(folder), names)
         case _:
             sys.exit(__doc__)

@@ -1,6 +1,6 @@
 //! Building a network step by step: each layer's sizes follow from what it reads.
 
-use super::{Network, NetworkError, Node, Source, Step, channels, items, numel, rows};
+use super::{NODES_MAX, Network, NetworkError, Node, Source, Step, channels, items, numel, rows};
 use crate::layer::{
     Activation, Adaptive, Attention, BatchNorm2d, Binary, Concat, Conv2d, Dtype, Elementwise,
     Layer, LayerError, Linear, LocalResponseNorm, MemoryFormat, Op, Permute, Pool2d, Rows, Shape,
@@ -108,6 +108,11 @@ impl NetworkBuilder {
             return fallback;
         }
         let index = self.nodes.len();
+        // Refused here, and not when it is finished: a file may ask for millions.
+        if index == NODES_MAX {
+            self.failed = Some(NetworkError::Size(NODES_MAX + 1));
+            return fallback;
+        }
         let name = self
             .scopes
             .iter()

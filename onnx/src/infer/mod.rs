@@ -7,7 +7,7 @@ use crate::bind::Bound;
 use crate::error::OnnxError;
 use crate::file::{Attribute, Node};
 use crate::graph::Graph;
-use crate::value::{Element, Info, Values, dims, numel};
+use crate::value::{Element, FOLDED_MAX, Info, Values, dims, numel};
 
 pub(crate) use window::{Windows, transposed, windows};
 
@@ -47,6 +47,7 @@ pub(crate) fn infer(graph: &Graph, bound: &Bound) -> Result<Vec<Option<Info>>, O
     for ((id, input), shape) in graph.inputs.iter().zip(&bound.inputs) {
         infos[*id] = Some(Info::new(shape.clone(), input.element));
     }
+    let mut left = FOLDED_MAX;
     for (index, step) in graph.steps.iter().enumerate() {
         let inputs: Vec<Option<&Info>> = step
             .inputs
@@ -59,7 +60,7 @@ pub(crate) fn infer(graph: &Graph, bound: &Bound) -> Result<Vec<Option<Info>>, O
             rebatched: bound.rebatched,
             outputs: step.outputs.len(),
         };
-        let outputs = match context.infer() {
+        let outputs = match context.infer(&mut left) {
             Ok(outputs) => outputs,
             Err(Unknown::Wrong(reason)) => return Err(step.node.error(index, reason)),
             Err(Unknown::Open(reason)) => {
@@ -148,15 +149,18 @@ impl Context<'_> {
             .ok_or_else(|| Unknown::Wrong(format!("axis {axis} of a tensor of {rank} axes")))
     }
 
-    fn infer(&self) -> Inferred {
+    /// What is known of the outputs. Of values, at most as many are computed as are `left`.
+    fn infer(&self, left: &mut u64) -> Inferred {
         let mut outputs = self.shapes()?;
         for output in &outputs {
             numel(&output.shape)?;
         }
         if outputs.len() == 1
             && outputs[0].values.is_none()
+            && outputs[0].numel() <= *left
             && let Some(values) = fold::fold(self.node, self.inputs, &outputs[0])
         {
+            *left -= outputs[0].numel();
             outputs[0] = Info::of_values(outputs[0].shape.clone(), outputs[0].element, values);
         }
         Ok(outputs)

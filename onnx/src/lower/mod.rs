@@ -9,7 +9,7 @@ mod window;
 use std::collections::{HashMap, HashSet};
 
 use wattfarm_cost::layer::{Elementwise, Op, Rows, Shape};
-use wattfarm_cost::network::{Coverage, NODES_MAX, NetworkBuilder, NetworkError, Tensor, Uncosted};
+use wattfarm_cost::network::{Coverage, NetworkBuilder, NetworkError, Tensor, Uncosted};
 use wattfarm_cost::{Dtype, Network};
 
 use crate::error::{OnnxError, shown};
@@ -176,9 +176,6 @@ impl Lowering<'_> {
                 | NetworkError::Input(_) => error.to_string(),
             };
             return Err(step.node.error(index, reason));
-        }
-        if self.net.steps() > NODES_MAX {
-            return Err(NetworkError::Size(self.net.steps()).into());
         }
         Ok(())
     }
