@@ -269,15 +269,33 @@ pub(crate) struct FetchArgs {
 
 /// What predicts.
 #[derive(Debug, ClapArgs)]
-#[group(id = "predictor", required = true, multiple = false)]
 pub(crate) struct PredictorArgs {
-    /// The platform (slug or hash): the coordinator predicts.
+    #[command(flatten)]
+    pub(crate) of: PredictorName,
+    #[command(flatten)]
+    pub(crate) shelf: ShelfArgs,
+}
+
+/// A platform, or its models.
+#[derive(Debug, ClapArgs)]
+#[group(id = "predictor", required = true, multiple = false)]
+pub(crate) struct PredictorName {
+    /// The platform (slug or hash): the coordinator predicts or, if there is none or it has no models of the platform, those
+    /// that are on the shelf under its name.
     #[arg(long)]
     pub(crate) platform: Option<String>,
-    /// A file that `wattfarm fetch` wrote, or a platform on the shelf (a folder `platforms`, or WATTFARM_PLATFORMS): predicts
-    /// here, without a coordinator.
+    /// A file that `wattfarm fetch` wrote, or a platform on the shelf: predicts here, without a coordinator.
     #[arg(long, value_name = "PATH|PLATFORM")]
     pub(crate) models: Option<PathBuf>,
+}
+
+/// Where models lie that are found by their platform's name.
+#[derive(Debug, ClapArgs)]
+pub(crate) struct ShelfArgs {
+    /// A folder that `wattfarm fetch --shelf` filled, to look for a platform's models in first. Looked through after it are
+    /// `platforms` in the current folder and what was installed with this command.
+    #[arg(long, value_name = "FOLDER", env = "WATTFARM_PLATFORMS")]
+    pub(crate) shelf: Option<PathBuf>,
 }
 
 /// What a network leaves open.
@@ -312,9 +330,18 @@ pub(crate) struct PredictArgs {
 }
 
 #[derive(Debug, ClapArgs)]
-#[group(id = "predictors", required = true, multiple = true)]
 pub(crate) struct PredictorsArgs {
-    /// Platforms (slugs or hashes): the coordinator predicts.
+    #[command(flatten)]
+    pub(crate) of: PredictorNames,
+    #[command(flatten)]
+    pub(crate) shelf: ShelfArgs,
+}
+
+/// Platforms, or the models of some.
+#[derive(Debug, ClapArgs)]
+#[group(id = "predictors", required = true, multiple = true)]
+pub(crate) struct PredictorNames {
+    /// Platforms (slugs or hashes): the coordinator predicts or, of those that it has no models of, the shelf.
     #[arg(long, visible_alias = "platform", value_delimiter = ',')]
     pub(crate) platforms: Vec<String>,
     /// Files that `wattfarm fetch` wrote, or platforms on the shelf: predicts here, without a coordinator.

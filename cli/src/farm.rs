@@ -87,6 +87,20 @@ pub(crate) async fn fetch_models(
     Ok(models)
 }
 
+/// Whether the coordinator has models of a platform (slug or hash).
+pub(crate) async fn has_models(connection: &Connection, platform: &str) -> anyhow::Result<bool> {
+    let answer = connection
+        .models()
+        .list_platforms(unary(v1::ListPlatformsRequest {}))
+        .await
+        .context("list the platforms")?;
+    let platforms = answer.into_inner().platforms;
+    let mut named = platforms
+        .iter()
+        .filter(|own| own.slug == platform || own.hash == platform);
+    Ok(named.any(|own| own.models > 0))
+}
+
 /// A network's prediction by the coordinator.
 pub(crate) async fn predict(
     connection: &Connection,

@@ -13,12 +13,9 @@ use crate::files;
 /// The file of a folder that has its files' checksums: a blake3 and a name on each line.
 const CHECKSUMS: &str = "CHECKSUMS";
 
-/// Names a folder that is looked through before all others.
-const FOLDER_VARIABLE: &str = "WATTFARM_PLATFORMS";
-
-/// Where models are looked for: the user's own folder, those that an installation has, and that of a checkout which this
-/// command was built in.
-pub(crate) fn folders() -> Vec<PathBuf> {
+/// Where models are looked for: the folder that was named, that of the current folder, those that an installation has, and
+/// that of a checkout which this command was built in.
+pub(crate) fn folders(named: Option<&Path>) -> Vec<PathBuf> {
     let own = env::current_exe().ok();
     let beside = own.as_deref().and_then(Path::parent).map(|folder| {
         [
@@ -28,11 +25,18 @@ pub(crate) fn folders() -> Vec<PathBuf> {
         ]
         .map(|at| folder.join(at))
     });
-    let users = env::var_os(FOLDER_VARIABLE).map(PathBuf::from);
-    users
-        .into_iter()
+    let named = named.map(Path::to_owned).into_iter();
+    named
+        .chain([PathBuf::from("platforms")])
         .chain(beside.into_iter().flatten())
         .collect()
+}
+
+/// The first of the folders that has models of a platform (its slug).
+pub(crate) fn folder_of<'a>(slug: &str, folders: &'a [PathBuf]) -> Option<&'a Path> {
+    let file = format!("{slug}.json");
+    let has = |folder: &&PathBuf| is_slug(slug) && folder.join(&file).is_file();
+    folders.iter().find(has).map(PathBuf::as_path)
 }
 
 /// The models of a platform (its slug) from the first of the folders that has them. Refused are files that are not as
@@ -40,10 +44,7 @@ pub(crate) fn folders() -> Vec<PathBuf> {
 pub(crate) fn find(slug: &str, folders: &[PathBuf]) -> anyhow::Result<ModelSet> {
     let refused = |message: String| Failure::new(Exit::Usage, message);
     let file = format!("{slug}.json");
-    let Some(folder) = folders
-        .iter()
-        .find(|folder| is_slug(slug) && folder.join(&file).is_file())
-    else {
+    let Some(folder) = folder_of(slug, folders) else {
         let there: BTreeSet<String> = folders.iter().flat_map(|folder| slugs(folder)).collect();
         let there = match there.is_empty() {
             true => "nothing else either".to_owned(),

@@ -7,15 +7,19 @@ mod speed;
 
 use std::process::{Command, Output};
 
-/// Runs the command with nothing from the surrounding environment.
-fn wattfarm(arguments: &[&str]) -> Output {
+/// The command with nothing from the surrounding environment.
+fn command(arguments: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_wattfarm"));
     command
         .args(arguments)
         .env_remove("WATTFARM_COORDINATOR")
         .env_remove("WATTFARM_OPERATOR_KEY_FILE")
         .env_remove("WATTFARM_PLATFORMS");
-    command.output().expect("the command runs")
+    command
+}
+
+fn wattfarm(arguments: &[&str]) -> Output {
+    command(arguments).output().expect("the command runs")
 }
 
 fn exit_code(output: &Output) -> i32 {
@@ -210,6 +214,84 @@ fn a_file_is_predicted_for_people_and_for_spreadsheets() {
     let lines: Vec<&str> = text(&csv.stdout).lines().collect();
     assert_eq!(lines.len(), 13);
     assert!(lines[1].starts_with("segmentation,2,test-avx2-1t-torch2.11.0,stem.0,conv2d,"));
+}
+
+/// With no coordinator there, a platform's name finds what is on the shelf: in the current folder, or in one that is named.
+#[test]
+fn a_platform_is_found_on_the_shelf_where_there_is_no_coordinator() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let platform = "test-avx2-1t-torch2.11.0";
+    let shelf = folder.path().join("platforms");
+    std::fs::create_dir(&shelf).expect("made");
+    let path = shelf.join(format!("{platform}.json"));
+    models::write(&path, 0);
+    let hash = wattfarm_cost::Hash::of(&std::fs::read_to_string(&path).expect("written"));
+    std::fs::write(
+        shelf.join("CHECKSUMS"),
+        format!("{hash}  {platform}.json\n"),
+    )
+    .expect("written");
+
+    let predict = |arguments: &[&str], at: &std::path::Path, of: Option<&std::path::Path>| {
+        let mut command = command(arguments);
+        // Port 1 is nobody's.
+        command
+            .current_dir(at)
+            .env("WATTFARM_COORDINATOR", "127.0.0.1:1");
+        if let Some(of) = of {
+            command.env("WATTFARM_PLATFORMS", of);
+        }
+        command.output().expect("the command runs")
+    };
+    let by_name = [
+        "predict",
+        "resnet18",
+        "--platform",
+        platform,
+        "--format",
+        "json",
+    ];
+    let by_file = [
+        "predict",
+        "resnet18",
+        "--models",
+        path.to_str().expect("UTF-8"),
+        "--format",
+        "json",
+    ];
+    let known = wattfarm(&by_file).stdout;
+    let elsewhere = tempfile::tempdir().expect("a folder");
+    let shelf_named = [&by_name[..], &["--shelf", shelf.to_str().expect("UTF-8")]].concat();
+    for found in [
+        predict(&by_name, folder.path(), None),
+        predict(&by_name, elsewhere.path(), Some(&shelf)),
+        predict(&shelf_named, elsewhere.path(), None),
+    ] {
+        let said = text(&found.stderr);
+        assert_eq!(exit_code(&found), 0, "{said}");
+        assert_eq!(found.stdout, known);
+        assert!(
+            said.starts_with("there is no coordinator: `test-avx2-1t-torch2.11.0` is predicted by"),
+            "{said}"
+        );
+    }
+    let compared = [
+        "compare",
+        "resnet18",
+        "--platforms",
+        platform,
+        "--format",
+        "json",
+    ];
+    assert_eq!(exit_code(&predict(&compared, folder.path(), None)), 0);
+
+    // Neither there nor there.
+    let nowhere = predict(&by_name, elsewhere.path(), None);
+    assert_eq!(exit_code(&nowhere), 3, "{}", text(&nowhere.stderr));
+    // What was altered is not used for want of anything better.
+    std::fs::write(&path, "{}").expect("written");
+    let altered = predict(&by_name, folder.path(), None);
+    assert_eq!(exit_code(&altered), 2, "{}", text(&altered.stderr));
 }
 
 #[test]

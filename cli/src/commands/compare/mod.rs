@@ -10,12 +10,12 @@ use wattfarm_onnx::Coverage;
 
 use crate::args::{CompareArgs, PredictorsArgs};
 use crate::exit::{Exit, Failure};
-use crate::network;
 use crate::output::{Output, Report, cell, csv_of};
 use crate::predictor::Predictor;
 use crate::render::number::{NONE, figure_or_none, giga, interval, mega};
 use crate::render::table::{Column, table};
 use crate::session::Session;
+use crate::{network, shelf};
 
 /// What is held against the time of a call.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -282,12 +282,13 @@ pub(super) async fn run(
 }
 
 async fn predictors(session: &Session, args: &PredictorsArgs) -> anyhow::Result<Vec<Predictor>> {
+    let shelf = shelf::folders(args.shelf.shelf.as_deref());
     let mut predictors = Vec::new();
-    for platform in &args.platforms {
-        predictors.push(Predictor::of_platform(session, platform).await?);
+    for platform in &args.of.platforms {
+        predictors.push(Predictor::of_platform(session, platform, &shelf).await?);
     }
-    for path in &args.models {
-        predictors.push(Predictor::of_file(path)?);
+    for path in &args.of.models {
+        predictors.push(Predictor::of_file(path, &shelf)?);
     }
     Ok(predictors)
 }

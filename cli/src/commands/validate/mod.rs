@@ -183,7 +183,7 @@ pub(super) async fn run(
         let loaded = network::load(name, &args.sizes)?.into_iter();
         networks.extend(loaded.map(|loaded| loaded.network));
     }
-    let predictor = Predictor::of_platform(session, &args.platform).await?;
+    let predictor = Predictor::of_farm(session, &args.platform).await?;
     let mut predictions = Vec::with_capacity(networks.len());
     for network in &networks {
         predictions.push(predictor.predict(network).await?);
