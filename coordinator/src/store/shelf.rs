@@ -6,7 +6,7 @@ use wattfarm_cost::model::ModelKey;
 
 use super::StoreError;
 use super::record::decode;
-use crate::farm::{Change, TaskKey, TotalName};
+use crate::farm::{Change, TotalName};
 
 /// The key of the count of commits.
 pub(super) const COUNT: &[u8] = b"count";
@@ -32,7 +32,9 @@ pub(super) enum Shelf {
     Open,
     /// Packs of measurements, each under the sequence of its first.
     Measurements,
-    /// The pack of each job that is over.
+    /// What each commit changed of which jobs there are and where they lie.
+    Catalogue,
+    /// In place of the catalogue before there was one: the pack of each job that is over.
     ById,
     /// The job of each task, and the pack of the task.
     ByTask,
@@ -41,7 +43,7 @@ pub(super) enum Shelf {
 }
 
 impl Shelf {
-    pub(super) const ALL: [(Self, &str); 15] = [
+    pub(super) const ALL: [(Self, &str); 16] = [
         (Self::Tokens, "tokens"),
         (Self::Agents, "agents"),
         (Self::Platforms, "platforms"),
@@ -54,6 +56,7 @@ impl Shelf {
         (Self::Over, "packs of jobs"),
         (Self::Open, "packs of open jobs"),
         (Self::Measurements, "packs of measurements"),
+        (Self::Catalogue, "catalogue"),
         (Self::ById, "packs by job"),
         (Self::ByTask, "packs by task"),
         (Self::Commits, "commits"),
@@ -98,17 +101,6 @@ pub(super) fn number(shelf: Shelf, bytes: &[u8]) -> Result<u64, StoreError> {
     number.map_err(|_| wrong(shelf, bytes, "is no number"))
 }
 
-/// Short, since there is one for each job; long enough that no two tasks share one.
-pub(super) fn task_key(task: &TaskKey) -> [u8; 16] {
-    let mut hasher = blake3::Hasher::new();
-    hasher.update(task.platform.as_bytes());
-    hasher.update(task.subject.as_bytes());
-    hasher.update(task.recipe.name().as_bytes());
-    let mut key = [0; 16];
-    key.copy_from_slice(&hasher.finalize().as_bytes()[..16]);
-    key
-}
-
 pub(super) fn total_key(name: TotalName) -> Vec<u8> {
     match name {
         TotalName::LastLease => b"last lease".to_vec(),
@@ -139,6 +131,7 @@ pub(super) fn change(shelf: Shelf, key: &[u8], bytes: &[u8]) -> Result<Option<Ch
         | Shelf::Over
         | Shelf::Open
         | Shelf::Measurements
+        | Shelf::Catalogue
         | Shelf::ById
         | Shelf::ByTask
         | Shelf::Commits => return Ok(None),

@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard, TryLockError};
 
 use super::super::shelf::{Shelf, change};
 use super::super::{Sink, StoreError};
-use super::DurableStore;
+use super::{DurableStore, State};
 use crate::farm::{Change, Job};
 
 /// Records in a chunk.
@@ -122,11 +122,11 @@ impl Copy<'_, '_> {
         for shelf in [Shelf::Tokens, Shelf::Agents, Shelf::Platforms] {
             self.shelf(shelf)?;
         }
-        self.jobs(|store, job| {
-            let task = store.task_of(&job)?;
+        self.jobs(|store, state, job| {
+            let task = store.task_of(state, job.id)?;
             Ok(Change::Task(job.id, Arc::new(task)))
         })?;
-        self.jobs(|_, job| Ok(Change::Job(job)))?;
+        self.jobs(|_, _, job| Ok(Change::Job(job)))?;
         self.measurements()?;
         for shelf in [
             Shelf::Campaigns,
@@ -151,16 +151,16 @@ impl Copy<'_, '_> {
 
     fn jobs(
         &mut self,
-        tell: impl Fn(&DurableStore, Job) -> Result<Change, StoreError>,
+        tell: impl Fn(&DurableStore, &State, Job) -> Result<Change, StoreError>,
     ) -> Result<(), StoreError> {
         let mut last = None;
         loop {
             let chunk = {
                 // So that no job goes between its own reading and that of its task.
                 let state = self.store.state();
-                let jobs = self.store.jobs_by(&state.open, last, CHUNK_RECORDS)?;
+                let jobs = self.store.jobs_by(&state, last, CHUNK_RECORDS)?;
                 last = jobs.last().map(|job| job.id);
-                let told = jobs.into_iter().map(|job| tell(self.store, job));
+                let told = jobs.into_iter().map(|job| tell(self.store, &state, job));
                 told.collect::<Result<Vec<_>, _>>()?
             };
             self.chunk(&chunk)?;

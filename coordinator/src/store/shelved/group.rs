@@ -8,10 +8,12 @@ use wattfarm_cost::id::{AgentId, JobId};
 use super::super::StoreError;
 use super::super::home::Batch;
 use super::super::pack::Packer;
-use super::super::record::encode;
-use super::super::shelf::{COUNT, Shelf, model_key, task_key, total_key};
+use super::super::record::{Form, encode, encode_bytes, encode_count};
+use super::super::shelf::{COUNT, Shelf, missing, model_key, total_key};
+use super::catalogue::{Catalogue, Line, Ordinal, hint};
+use super::lines;
 use super::open::OpenJobs;
-use crate::farm::{Agent, Change, Entry, Job, Task, TaskKey, Total, TotalName};
+use crate::farm::{Agent, Change, Entry, Job, Task, Total, TotalName};
 
 /// Packs that one commit may write: their numbers begin with the commit's.
 const PACKS: u64 = 1 << 20;
@@ -22,8 +24,6 @@ const LIVE_LEAST: usize = 4;
 
 /// What a commit asks the store about what there is.
 pub(super) trait Stored {
-    /// A job.
-    fn job(&self, id: JobId) -> Result<Option<Job>, StoreError>;
     /// The jobs in a pack of open ones.
     fn open_pack(&self, pack: u64) -> Result<Arc<Vec<Job>>, StoreError>;
     /// Whether there is a measurement of this sequence.
@@ -41,6 +41,9 @@ pub(super) struct Group<'a> {
     totals: BTreeMap<TotalName, &'a Total>,
     gone: BTreeSet<JobId>,
     entries: BTreeMap<u64, &'a Entry>,
+    lines: Vec<Line>,
+    /// The ordinals of jobs that it makes.
+    made: BTreeMap<JobId, Ordinal>,
 }
 
 /// A commit ready to be written, and what is true once it is.
@@ -53,6 +56,8 @@ pub(super) struct Ready {
     pub(super) removed: Vec<u64>,
     /// The last sequence of its measurements.
     pub(super) sequence: Option<u64>,
+    /// What it changes of the catalogue.
+    pub(super) lines: Vec<Line>,
 }
 
 impl<'a> Group<'a> {
@@ -67,6 +72,8 @@ impl<'a> Group<'a> {
             totals: BTreeMap::new(),
             gone: BTreeSet::new(),
             entries: BTreeMap::new(),
+            lines: Vec::new(),
+            made: BTreeMap::new(),
         };
         for change in changes {
             group.take(change);
@@ -109,6 +116,7 @@ impl<'a> Group<'a> {
     pub(super) fn ready(
         mut self,
         open: &OpenJobs,
+        catalogue: &Catalogue,
         last_sequence: u64,
         packer: &mut Packer,
         stored: &impl Stored,
@@ -121,18 +129,25 @@ impl<'a> Group<'a> {
             self.batch
                 .put(Shelf::Totals, &total_key(name), encode(total));
         }
-        self.drop_gone(stored)?;
-        self.pack_tasks(packer);
+        self.drop_gone(catalogue);
+        self.pack_tasks(catalogue, packer);
         let sequence = self.pack_entries(last_sequence, packer, stored)?;
-        let (left, packed, removed) = self.pack_jobs(open, packer, stored)?;
+        let (left, packed, removed) = self.pack_jobs(open, catalogue, packer, stored)?;
         let number = self.batch.number;
-        self.batch.put(Shelf::Commits, COUNT, encode(&number));
+        if !self.lines.is_empty() {
+            let bytes = encode_bytes(&lines::encode(&self.lines));
+            self.batch
+                .put(Shelf::Catalogue, &number.to_be_bytes(), bytes);
+        }
+        let count = encode_count(number, Form::Catalogued);
+        self.batch.put(Shelf::Commits, COUNT, count);
         Ok(Ready {
             batch: self.batch,
             left,
             packed,
             removed,
             sequence,
+            lines: self.lines,
         })
     }
 
@@ -142,38 +157,37 @@ impl<'a> Group<'a> {
         self.batch.number * PACKS + self.packs
     }
 
-    /// Takes jobs that are gone out of the index of tasks, unless another has taken their place since.
-    fn drop_gone(&mut self, stored: &impl Stored) -> Result<(), StoreError> {
-        let mut tasks: BTreeSet<TaskKey> = BTreeSet::new();
+    /// Takes jobs that are gone out of the catalogue. Of one that was made in this commit nothing is stored.
+    fn drop_gone(&mut self, catalogue: &Catalogue) {
         for id in &self.gone {
             self.jobs.remove(id);
-            let made = self.tasks.remove(id).map(Task::key);
-            // Of one that was made in this commit nothing is stored.
-            if made.is_none()
-                && let Some(job) = stored.job(*id)?
-            {
-                tasks.insert(job.task);
-                self.batch.remove(Shelf::ById, id.0.as_bytes());
-            }
+            self.tasks.remove(id);
         }
-        for task in self.tasks.values() {
-            tasks.remove(&task.key());
+        let known = self.gone.iter().filter_map(|id| catalogue.find(*id));
+        let known: Vec<Ordinal> = known.collect();
+        if !known.is_empty() {
+            self.lines.push(Line::Gone(known));
         }
-        for task in tasks {
-            self.batch.remove(Shelf::ByTask, &task_key(&task));
-        }
-        Ok(())
     }
 
-    fn pack_tasks(&mut self, packer: &mut Packer) {
-        let tasks: Vec<_> = std::mem::take(&mut self.tasks).into_iter().collect();
+    /// What a job asks for never changes: one that is told again is known.
+    fn pack_tasks(&mut self, catalogue: &Catalogue, packer: &mut Packer) {
+        let tasks = std::mem::take(&mut self.tasks).into_iter();
+        let tasks: Vec<_> = tasks
+            .filter(|(id, _)| catalogue.find(*id).is_none())
+            .collect();
+        let mut first = catalogue.next();
         for (bytes, range) in packer.pack(&tasks) {
-            let pack = self.next_pack().to_be_bytes();
-            self.batch.put(Shelf::Tasks, &pack, bytes);
-            for (job, task) in &tasks[range] {
-                let place = [job.0.as_bytes().as_slice(), &pack].concat();
-                self.batch.put(Shelf::ByTask, &task_key(&task.key()), place);
-            }
+            let pack = self.next_pack();
+            self.batch.put(Shelf::Tasks, &pack.to_be_bytes(), bytes);
+            let packed = &tasks[range];
+            self.made
+                .extend(packed.iter().map(|(id, _)| *id).zip(first..));
+            let jobs = packed.iter().map(|(id, task)| (*id, hint(&task.key())));
+            let jobs: Vec<_> = jobs.collect();
+            let made = jobs.len() as Ordinal;
+            self.lines.push(Line::Made { first, pack, jobs });
+            first += made;
         }
     }
 
@@ -214,6 +228,7 @@ impl<'a> Group<'a> {
     fn pack_jobs(
         &mut self,
         open: &OpenJobs,
+        catalogue: &Catalogue,
         packer: &mut Packer,
         stored: &impl Stored,
     ) -> Result<(Vec<JobId>, Vec<(u64, Vec<JobId>)>, Vec<u64>), StoreError> {
@@ -251,12 +266,15 @@ impl<'a> Group<'a> {
         let (still, over): (Vec<&Job>, Vec<&Job>) =
             jobs.into_values().partition(|job| job.state.is_open());
         for (bytes, range) in packer.pack(&over) {
-            let pack = self.next_pack().to_be_bytes();
-            self.batch.put(Shelf::Over, &pack, bytes);
-            for job in &over[range] {
-                self.batch
-                    .put(Shelf::ById, job.id.0.as_bytes(), pack.to_vec());
-            }
+            let pack = self.next_pack();
+            self.batch.put(Shelf::Over, &pack.to_be_bytes(), bytes);
+            let ordinal = |job: &&Job| {
+                let made = self.made.get(&job.id).copied();
+                let known = made.or_else(|| catalogue.find(job.id));
+                known.ok_or_else(|| missing(Shelf::Tasks, job.id.0.as_bytes()))
+            };
+            let jobs = over[range].iter().map(ordinal).collect::<Result<_, _>>()?;
+            self.lines.push(Line::Over { pack, jobs });
         }
         let still: Vec<&Job> = still.into_iter().chain(&moving).collect();
         let mut packed = Vec::new();

@@ -3,10 +3,13 @@
 //! A job is written some times before it is over, and then never again but for a retraction. So jobs, their tasks and their
 //! measurements lie in packs, each of what one commit wrote of them, and a pack is never changed: what is written anew
 //! stands in a newer pack. Packs of open jobs go when none of their jobs is there any more; the others stay for ever, since what
-//! they hold does. Beside them are two small indices: of a job that is over its pack, and of a task its job.
+//! they hold does. What finds them is the catalogue, in memory; its log is read when the store is opened.
 
+mod catalogue;
+mod catch_up;
 mod copy;
 mod group;
+mod lines;
 mod open;
 
 use std::collections::BTreeMap;
@@ -17,13 +20,14 @@ use wattfarm_cost::id::JobId;
 use wattfarm_cost::model::ModelKey;
 use wattfarm_cost::{Measurement, Model};
 
+use self::catalogue::{Catalogue, hint};
 use self::copy::Followed;
 use self::group::{Group, Ready, Stored};
 use self::open::OpenJobs;
 use super::home::{Home, Item};
 use super::pack::{Packer, Recent};
 use super::record::{decode, decode_pack};
-use super::shelf::{COUNT, Shelf, job_id, missing, model_key, number, task_key};
+use super::shelf::{Shelf, missing, model_key, number};
 use super::{Sink, Store, StoreError, measurement};
 use crate::farm::{Change, Entry, Job, Records, Retraction, Task, TaskKey, Total};
 
@@ -48,6 +52,7 @@ struct State {
     /// The last measurement's sequence; 0 if there is none.
     sequence: u64,
     open: OpenJobs,
+    catalogue: Catalogue,
     packer: Packer,
 }
 
@@ -60,6 +65,7 @@ impl DurableStore {
                 commits: 0,
                 sequence: 0,
                 open: OpenJobs::default(),
+                catalogue: Catalogue::default(),
                 packer: Packer::new(),
             }),
             tasks: Recent::default(),
@@ -70,46 +76,8 @@ impl DurableStore {
         Ok(store)
     }
 
-    /// Reads what is held in memory.
-    fn catch_up(&self) -> Result<(), StoreError> {
-        let mut state = self.state();
-        state.commits = self.get(Shelf::Commits, COUNT)?.unwrap_or(0);
-        state.sequence = match self.home.last(Shelf::Measurements, &[0xff; 8])? {
-            Some((key, bytes)) => {
-                let pack: Vec<Entry> = decode_pack(Shelf::Measurements.name(), &key, &bytes)?;
-                pack.last().map_or(0, |entry| entry.sequence)
-            }
-            None => 0,
-        };
-        let mut newest: BTreeMap<JobId, u64> = BTreeMap::new();
-        let mut packs: Vec<(u64, Vec<JobId>)> = Vec::new();
-        self.each(Shelf::Open, |key, bytes| {
-            let pack = number(Shelf::Open, key)?;
-            let jobs: Vec<Job> = decode_pack(Shelf::Open.name(), key, bytes)?;
-            newest.extend(jobs.iter().map(|job| (job.id, pack)));
-            packs.push((pack, jobs.iter().map(|job| job.id).collect()));
-            Ok(())
-        })?;
-        for (pack, jobs) in packs {
-            state.open.packed(pack, &jobs);
-        }
-        for (job, pack) in newest {
-            if self.pack_of_over(job)?.is_some_and(|over| over > pack) {
-                state.open.left(job);
-            }
-        }
-        Ok(())
-    }
-
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().expect("a commit that panics is the last")
-    }
-
-    fn get<T: DeserializeOwned>(&self, shelf: Shelf, key: &[u8]) -> Result<Option<T>, StoreError> {
-        let bytes = self.home.get(shelf, key)?;
-        bytes
-            .map(|bytes| decode(shelf.name(), key, &bytes))
-            .transpose()
     }
 
     fn needed(&self, shelf: Shelf, key: &[u8]) -> Result<Vec<u8>, StoreError> {
@@ -156,16 +124,12 @@ impl DurableStore {
         Ok(all)
     }
 
-    fn pack_of_over(&self, job: JobId) -> Result<Option<u64>, StoreError> {
-        let pack = self.home.get(Shelf::ById, job.0.as_bytes())?;
-        pack.map(|pack| number(Shelf::ById, &pack)).transpose()
-    }
-
-    /// A job as it is, by what is known of the open ones.
-    fn job_by(&self, open: &OpenJobs, id: JobId) -> Result<Option<Job>, StoreError> {
-        let (shelf, pack) = match open.pack_of(id) {
+    /// A job as it is, by what is known of where each lies.
+    fn job_by(&self, state: &State, id: JobId) -> Result<Option<Job>, StoreError> {
+        let over = || state.catalogue.pack_of_over(state.catalogue.find(id)?);
+        let (shelf, pack) = match state.open.pack_of(id) {
             Some(pack) => (Shelf::Open, pack),
-            None => match self.pack_of_over(id)? {
+            None => match over() {
                 Some(pack) => (Shelf::Over, pack),
                 None => return Ok(None),
             },
@@ -181,65 +145,35 @@ impl DurableStore {
         self.jobs.get(shelf.name(), pack, read)
     }
 
-    /// Jobs after an id in the order of their ids, at most `limit` of them, by what is known of the open ones.
+    /// Jobs after an id in the order of their ids, at most `limit` of them, by what is known of where each lies.
     fn jobs_by(
         &self,
-        open: &OpenJobs,
+        state: &State,
         id: Option<JobId>,
         limit: usize,
     ) -> Result<Vec<Job>, StoreError> {
-        let mut jobs = Vec::new();
-        let mut opened = open.after(id).peekable();
-        let mut last = id;
-        loop {
-            let after = last.as_ref().map(|id| id.0.as_bytes().as_slice());
-            let over = self
-                .home
-                .after(Shelf::ById, after, PAGE.min(limit.max(1)))?;
-            for (key, _) in &over {
-                let id = job_id(Shelf::ById, key)?;
-                // One that was opened again is in both.
-                while let Some(before) = opened.next_if(|open| *open <= id) {
-                    if before < id {
-                        jobs.extend(self.job_by(open, before)?);
-                    }
-                }
-                jobs.extend(self.job_by(open, id)?);
-                last = Some(id);
-            }
-            if over.is_empty() || jobs.len() >= limit {
-                break;
-            }
-        }
-        while jobs.len() < limit
-            && let Some(id) = opened.next()
-        {
-            jobs.extend(self.job_by(open, id)?);
-        }
-        jobs.truncate(limit);
-        Ok(jobs)
+        let after = state.catalogue.after(id);
+        let jobs = after.filter_map(|id| self.job_by(state, id).transpose());
+        jobs.take(limit).collect()
     }
 
-    /// The job of a task, and the pack that the task lies in.
-    fn place_of(&self, task: &TaskKey) -> Result<Option<(JobId, u64)>, StoreError> {
-        let Some(place) = self.home.get(Shelf::ByTask, &task_key(task))? else {
+    /// What a job asks for; `None` if there is no such job.
+    fn task_by(&self, state: &State, id: JobId) -> Result<Option<Task>, StoreError> {
+        let Some(ordinal) = state.catalogue.find(id) else {
             return Ok(None);
         };
-        let (job, pack) = place.split_at_checked(16).unwrap_or_default();
-        Ok(Some((
-            job_id(Shelf::ByTask, job)?,
-            number(Shelf::ByTask, pack)?,
-        )))
+        let pack = state.catalogue.pack_of_task(ordinal);
+        let read = || self.needed(Shelf::Tasks, &pack.to_be_bytes());
+        let tasks = self.tasks.get(Shelf::Tasks.name(), pack, read)?;
+        let found = tasks.iter().find(|(job, _)| *job == id);
+        let lost = || missing(Shelf::Tasks, &pack.to_be_bytes());
+        Ok(Some(found.ok_or_else(lost)?.1.clone()))
     }
 
     /// What a job that there is asks for.
-    fn task_of(&self, job: &Job) -> Result<Task, StoreError> {
-        let lost = || missing(Shelf::ByTask, job.id.0.as_bytes());
-        let (_, pack) = self.place_of(&job.task)?.ok_or_else(lost)?;
-        let read = || self.needed(Shelf::Tasks, &pack.to_be_bytes());
-        let tasks = self.tasks.get(Shelf::Tasks.name(), pack, read)?;
-        let found = tasks.iter().find(|(id, _)| *id == job.id);
-        found.map(|(_, task)| task.clone()).ok_or_else(lost)
+    fn task_of(&self, state: &State, job: JobId) -> Result<Task, StoreError> {
+        let task = self.task_by(state, job)?;
+        task.ok_or_else(|| missing(Shelf::Catalogue, job.0.as_bytes()))
     }
 
     /// Measurements from a sequence on in their order, at most `limit` of them, as they were booked.
@@ -271,17 +205,13 @@ impl DurableStore {
     }
 }
 
-impl Stored for (&DurableStore, &OpenJobs) {
-    fn job(&self, id: JobId) -> Result<Option<Job>, StoreError> {
-        self.0.job_by(self.1, id)
-    }
-
+impl Stored for DurableStore {
     fn open_pack(&self, pack: u64) -> Result<Arc<Vec<Job>>, StoreError> {
-        self.0.pack_of_jobs(Shelf::Open, pack)
+        self.pack_of_jobs(Shelf::Open, pack)
     }
 
     fn has_measurement(&self, sequence: u64) -> Result<bool, StoreError> {
-        let found = self.0.entries_from(sequence, 1)?;
+        let found = self.entries_from(sequence, 1)?;
         Ok(found
             .first()
             .is_some_and(|entry| entry.sequence == sequence))
@@ -295,10 +225,11 @@ impl Store for DurableStore {
             commits,
             sequence,
             open,
+            catalogue,
             packer,
         } = &mut *state;
         let group = Group::of(changes, *commits + 1);
-        let ready: Ready = group.ready(open, *sequence, packer, &(self, &*open))?;
+        let ready: Ready = group.ready(open, catalogue, *sequence, packer, self)?;
         self.home.write(&ready.batch)?;
         *commits += 1;
         *sequence = ready.sequence.unwrap_or(0).max(*sequence);
@@ -311,6 +242,7 @@ impl Store for DurableStore {
         for pack in ready.removed {
             open.removed(pack);
         }
+        catalogue.take(&ready.lines);
         self.followed.follow(changes);
         Ok(())
     }
@@ -326,7 +258,7 @@ impl Store for DurableStore {
         jobs.sort_unstable_by_key(|job| job.id);
         let mut tasks = Vec::with_capacity(jobs.len());
         for job in &jobs {
-            tasks.push((job.id, Arc::new(self.task_of(job)?)));
+            tasks.push((job.id, Arc::new(self.task_of(&state, job.id)?)));
         }
         let totals: Vec<Total> = self.all(Shelf::Totals)?;
         // Keys end with the version, so of each model the newest comes last and stays.
@@ -362,9 +294,7 @@ impl Store for DurableStore {
         };
         let entries = self.entries_from(first, limit)?.into_iter();
         let told = entries.map(|entry| {
-            let job = self.job(entry.job)?;
-            let job = job.ok_or_else(|| missing(Shelf::ById, entry.job.0.as_bytes()))?;
-            let task = self.task_of(&job)?;
+            let task = self.task_of(&self.state(), entry.job)?;
             Ok(measurement(entry, task))
         });
         told.collect()
@@ -380,25 +310,25 @@ impl Store for DurableStore {
     }
 
     fn job(&self, id: JobId) -> Result<Option<Job>, StoreError> {
-        self.job_by(&self.state().open, id)
+        self.job_by(&self.state(), id)
     }
 
     fn find_job(&self, task: &TaskKey) -> Result<Option<Job>, StoreError> {
-        match self.place_of(task)? {
-            Some((id, _)) => self.job(id),
-            None => Ok(None),
+        let state = self.state();
+        for id in state.catalogue.of_task(hint(task)) {
+            if let Some(job) = self.job_by(&state, id)?.filter(|job| job.task == *task) {
+                return Ok(Some(job));
+            }
         }
+        Ok(None)
     }
 
     fn jobs_after(&self, id: Option<JobId>, limit: usize) -> Result<Vec<Job>, StoreError> {
-        self.jobs_by(&self.state().open, id, limit)
+        self.jobs_by(&self.state(), id, limit)
     }
 
     fn task(&self, job: JobId) -> Result<Option<Task>, StoreError> {
-        // Held, so that the job does not go between its own reading and that of its task.
-        let state = self.state();
-        let job = self.job_by(&state.open, job)?;
-        job.map(|job| self.task_of(&job)).transpose()
+        self.task_by(&self.state(), job)
     }
 
     fn model_versions_after(&self, key: &ModelKey, version: u64) -> Result<Vec<Model>, StoreError> {

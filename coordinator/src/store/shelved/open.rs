@@ -1,7 +1,6 @@
 //! Which pack has each open job, in memory: a store that has a million jobs that are over reads of these alone when it opens.
 
 use std::collections::BTreeMap;
-use std::ops::Bound;
 
 use wattfarm_cost::id::JobId;
 
@@ -33,12 +32,6 @@ impl OpenJobs {
 
     pub(super) fn packs(&self) -> impl Iterator<Item = u64> {
         self.packs.keys().copied()
-    }
-
-    /// Open jobs after an id, in the order of their ids.
-    pub(super) fn after(&self, id: Option<JobId>) -> impl Iterator<Item = JobId> {
-        let after = id.map_or(Bound::Unbounded, Bound::Excluded);
-        self.at.range((after, Bound::Unbounded)).map(|(id, _)| *id)
     }
 
     /// A pack was written.

@@ -23,7 +23,7 @@ use sled::transaction::{TransactionError, Transactional as _};
 use sled::{IVec, Tree};
 
 use super::home::{Batch, Home, Item};
-use super::record::decode;
+use super::record::decode_count;
 use super::shelf::{COUNT, Shelf};
 use super::{DurableStore, StoreError};
 
@@ -133,7 +133,7 @@ impl SledHome {
     /// The home must hold no fewer commits than were acknowledged.
     fn count_commits(&self) -> Result<(), StoreError> {
         let held: u64 = match self.get(Shelf::Commits, COUNT)? {
-            Some(bytes) => decode(Shelf::Commits.name(), COUNT, &bytes)?,
+            Some(bytes) => decode_count(Shelf::Commits.name(), COUNT, &bytes)?.0,
             None => 0,
         };
         let mut acknowledged = [0; 8];

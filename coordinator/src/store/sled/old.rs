@@ -43,8 +43,7 @@ pub(super) fn make_room(folder: &Path, database: &Db) -> Result<(), StoreError> 
                 Shelf::Over,
                 Shelf::Open,
                 Shelf::Measurements,
-                Shelf::ById,
-                Shelf::ByTask,
+                Shelf::Catalogue,
             ] {
                 database.open_tree(shelf.name())?.clear()?;
             }
