@@ -491,14 +491,24 @@ impl Farm {
         else {
             return;
         };
+        let platform = campaign.platform;
         self.put_campaign(Campaign {
             end: Some((end, now)),
             ..campaign.clone()
         });
-        let waits = |job: &&Job| {
-            job.state == State::Queued && job.waiting_campaigns().any(|campaign| campaign == id)
+        let waits = |job: &JobId| {
+            let mut campaigns = self
+                .jobs
+                .get(*job)
+                .into_iter()
+                .flat_map(Job::waiting_campaigns);
+            campaigns.any(|campaign| campaign == id)
         };
-        let waiting: Vec<JobId> = self.jobs.iter().filter(waits).map(|job| job.id).collect();
+        let queue = self.jobs.queue(&platform).into_iter();
+        let waiting: Vec<JobId> = queue
+            .flat_map(|queue| queue.perhaps_of(id))
+            .filter(waits)
+            .collect();
         for job in waiting {
             self.withdraw(job, id);
         }

@@ -7,6 +7,8 @@ use wattfarm_cost::id::{AgentId, JobId, LeaseNumber};
 use wattfarm_cost::{Hash, Subject};
 
 use super::job::{Grant, Job, State, Task};
+use super::queue::Queue;
+use super::turns::Waiting;
 use super::{Event, FAILURES_MAX, Farm, Refusal, SecretHash, Timestamp};
 
 /// How long a lease lasts unless it is renewed.
@@ -80,8 +82,9 @@ impl Event for LeaseJobs {
         let room = LEASES_PER_AGENT_MAX.saturating_sub(farm.jobs.leases_of(id).count());
         let room = if draining { 0 } else { room.min(self.jobs_max) };
         let mut leases = Vec::new();
+        let mut waiting = farm.waiting(&platform);
         while leases.len() < room
-            && let Some(job) = farm.next_job(&platform)
+            && let Some(job) = farm.next_job(&platform, &mut waiting)
         {
             let lease = farm.grant(now, id, job);
             let is_network = matches!(lease.task.subject, Subject::Network(_));
@@ -250,17 +253,30 @@ impl Farm {
         });
     }
 
-    /// The next job to give out on a platform.
-    fn next_job(&mut self, platform: &Hash) -> Option<JobId> {
-        let turn_of = |campaign| {
-            let campaign = self.campaigns.get(&campaign)?;
-            (!campaign.paused).then(|| self.turns.order(campaign))
-        };
-        let (job, turn) = self.jobs.queue(platform)?.next(turn_of)?;
-        if let Some(campaign) = turn.and_then(|campaign| self.campaigns.get(&campaign)) {
-            self.turns.serve(campaign);
+    /// The campaigns that jobs of a platform may be given out for.
+    fn waiting(&self, platform: &Hash) -> Waiting {
+        let queue = self.jobs.queue(platform).into_iter();
+        let campaigns = queue.flat_map(Queue::campaigns);
+        let campaigns = campaigns.filter_map(|id| self.campaigns.get(&id));
+        let campaigns = campaigns.filter(|campaign| !campaign.paused);
+        self.turns.waiting(platform, campaigns)
+    }
+
+    /// The next job to give out on a platform: first what a user waits for, then by turns.
+    fn next_job(&mut self, platform: &Hash, waiting: &mut Waiting) -> Option<JobId> {
+        let queue = self.jobs.queue(platform)?;
+        if let Some(job) = queue.first_urgent() {
+            return Some(job);
         }
-        Some(job)
+        while let Some(next) = self.turns.next(platform, waiting) {
+            let campaign = &self.campaigns[&next];
+            if let Some(job) = queue.first_of(next) {
+                self.turns.serve(campaign, waiting);
+                return Some(job);
+            }
+            waiting.drop_next(campaign);
+        }
+        None
     }
 
     fn grant(&mut self, now: Timestamp, agent: AgentId, id: JobId) -> Lease {

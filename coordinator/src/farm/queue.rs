@@ -1,5 +1,6 @@
 //! The jobs of one platform that wait, in the order in which they are given out.
 
+use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
 
 use wattfarm_cost::id::{CampaignId, JobId};
@@ -33,11 +34,13 @@ impl Queue {
         let place = (job.created_at, job.id);
         self.urgent.remove(&place);
         for campaign in job.waiting_campaigns() {
-            if let Some(line) = self.campaigns.get_mut(&campaign) {
-                line.remove(&place);
+            if let Entry::Occupied(mut line) = self.campaigns.entry(campaign) {
+                line.get_mut().remove(&place);
+                if line.get().is_empty() {
+                    line.remove();
+                }
             }
         }
-        self.campaigns.retain(|_, line| !line.is_empty());
     }
 
     /// Whether a job stands in every line that it should, if it should wait.
@@ -58,19 +61,26 @@ impl Queue {
         self.urgent.is_empty() && self.campaigns.is_empty()
     }
 
-    /// The next job and the campaign whose turn it is, if it is one's: first what a user waits for, then the oldest of
-    /// the campaign that `turn` puts first, among those that it gives a turn.
-    pub(super) fn next<T: Ord>(
-        &self,
-        turn: impl Fn(CampaignId) -> Option<T>,
-    ) -> Option<(JobId, Option<CampaignId>)> {
-        if let Some(&(_, job)) = self.urgent.first() {
-            return Some((job, None));
-        }
-        let turns = self.campaigns.iter();
-        let turns = turns.filter_map(|(&campaign, line)| Some((turn(campaign)?, campaign, line)));
-        let (_, campaign, line) = turns.min_by(|(one, ..), (other, ..)| one.cmp(other))?;
-        line.first().map(|&(_, job)| (job, Some(campaign)))
+    /// The oldest job that a user waits for.
+    pub(super) fn first_urgent(&self) -> Option<JobId> {
+        self.urgent.first().map(|&(_, job)| job)
+    }
+
+    /// The oldest of a campaign's jobs that aren't urgent.
+    pub(super) fn first_of(&self, campaign: CampaignId) -> Option<JobId> {
+        let line = self.campaigns.get(&campaign)?;
+        line.first().map(|&(_, job)| job)
+    }
+
+    /// The campaigns that have jobs that aren't urgent.
+    pub(super) fn campaigns(&self) -> impl Iterator<Item = CampaignId> {
+        self.campaigns.keys().copied()
+    }
+
+    /// The jobs that may wait for a campaign: those in its line, and the urgent ones.
+    pub(super) fn perhaps_of(&self, campaign: CampaignId) -> impl Iterator<Item = JobId> {
+        let line = self.campaigns.get(&campaign).into_iter().flatten();
+        line.chain(&self.urgent).map(|&(_, job)| job)
     }
 
     /// Every waiting job with the number of jobs that are about to go before it. Among campaigns the order depends on
