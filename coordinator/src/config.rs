@@ -22,7 +22,7 @@ pub struct Config {
     pub listen: SocketAddr,
 
     /// Where the records are: a folder (`DIR` or `sled:DIR`), or a PostgreSQL database
-    /// (`postgres://USER:PASSWORD@HOST/NAME`). Of several coordinators over one database one is in charge, and the others wait
+    /// (`postgres://USER:PASSWORD@HOST/NAME`, over TLS with `?sslmode=verify-full&sslrootcert=FILE`). Of several coordinators over one database one is in charge, and the others wait
     /// to take over
     #[arg(
         long,

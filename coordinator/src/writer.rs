@@ -69,6 +69,7 @@ impl From<&StoreError> for Stopped {
             | StoreError::Open { .. }
             | StoreError::Damaged { .. }
             | StoreError::Database(_)
+            | StoreError::Away { .. }
             | StoreError::Disk { .. }
             | StoreError::Record { .. } => Self::StoreFailed,
         }

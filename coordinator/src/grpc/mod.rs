@@ -138,6 +138,11 @@ impl Shell {
         read.and_then(|read| read.map_err(anyhow::Error::from))
             .map_err(|error| {
                 tracing::error!(error = format!("{error:#}"), "a read of the store failed");
+                if let Some(StoreError::Away { .. }) = error.downcast_ref() {
+                    let message = "the store's database does not answer";
+                    let retry = Some(RESTART_RETRY);
+                    return status(Code::Unavailable, "STORE_AWAY", message, retry);
+                }
                 Status::internal("the store cannot be read: the coordinator's log says why")
             })
     }

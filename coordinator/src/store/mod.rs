@@ -105,6 +105,15 @@ pub enum StoreError {
         "the disk of the store at `{0}` is full: make room and start again, nothing acknowledged is lost"
     )]
     Full(PathBuf),
+    /// The database can't be reached, or takes too long: it may be there again in a moment.
+    #[error("{doing}: the database does not answer")]
+    Away {
+        /// What was being done.
+        doing: &'static str,
+        /// What was seen of it.
+        #[source]
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
     /// The disk fails.
     #[error("{doing}")]
     Disk {

@@ -1,11 +1,13 @@
 //! The store in PostgreSQL: a real one, started for each test, where its programs are installed.
 
-use std::os::unix::fs::{MetadataExt as _, chown};
-use std::path::PathBuf;
+use std::os::unix::fs::{MetadataExt as _, PermissionsExt, chown};
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
+use wattfarm_coordinator::certs::Certificates;
 use wattfarm_coordinator::farm::{Change, SecretHash, Timestamp, Token};
 use wattfarm_coordinator::store::{DurableStore, Place, Store, StoreError, verify};
 use wattfarm_proto::connect::Connection;
@@ -18,12 +20,21 @@ use crate::store_dump::{lived_since, told};
 /// A PostgreSQL of a test's own.
 pub(crate) struct Database {
     folder: tempfile::TempDir,
+    port: u16,
     process: Child,
 }
 
 impl Database {
     /// `None` where PostgreSQL isn't installed, and says so.
     pub(crate) fn start() -> Option<Self> {
+        Self::start_with(5432, |_, _| vec!["listen_addresses=".to_owned()])
+    }
+
+    /// With settings, `NAME=VALUE` each, for which files may be made in its folder, of its user and group if that isn't ours.
+    fn start_with(
+        port: u16,
+        settings: impl FnOnce(&Path, Option<(u32, u32)>) -> Vec<String>,
+    ) -> Option<Self> {
         let Some(programs) = programs() else {
             println!("SKIPPED: PostgreSQL is not installed (on Debian and Ubuntu: postgresql)");
             return None;
@@ -65,11 +76,17 @@ impl Database {
             .arg(&data)
             .arg("-k")
             .arg(folder.path())
-            .args(["-c", "listen_addresses=", "-c", "log_min_messages=fatal"])
+            .args(["-p", &port.to_string(), "-c", "log_min_messages=fatal"])
+            .args(
+                settings(folder.path(), user)
+                    .iter()
+                    .flat_map(|setting| ["-c", setting]),
+            )
             .spawn();
         let database = Self {
             process: process.expect("starts"),
             folder,
+            port,
         };
         let began = Instant::now();
         while postgres::Client::connect(&database.address(), postgres::NoTls).is_err() {
@@ -84,8 +101,9 @@ impl Database {
 
     pub(crate) fn address(&self) -> String {
         format!(
-            "postgres://farm@/postgres?host={}",
-            self.folder.path().display()
+            "postgres://farm@/postgres?host={}&port={}",
+            self.folder.path().display(),
+            self.port
         )
     }
 
@@ -234,6 +252,174 @@ fn a_store_moves_to_a_database_and_back() {
     let back = open(&folder.path().join("second"));
     assert_eq!(told(&back), truth);
     verify(&back).expect("sound");
+}
+
+/// The process ids of a coordinator's connections, but for the one that it is in charge by.
+fn connections(client: &mut postgres::Client) -> Vec<i32> {
+    let sql = "SELECT pid FROM pg_stat_activity WHERE application_name = 'wattfarm-coordinator' \
+               AND pid NOT IN (SELECT backend FROM wattfarm.in_charge) ORDER BY backend_start";
+    let rows = client.query(sql, &[]).expect("answers");
+    rows.iter().map(|row| row.get(0)).collect()
+}
+
+/// Connections that are cut again and again, in the middle of reads and of commits: each is made anew, and what was asked is
+/// answered.
+#[test]
+fn a_connection_that_breaks_is_made_anew() {
+    let Some(database) = Database::start() else {
+        return;
+    };
+    let (store, _tenure) = database.place().open().expect("a new one");
+    store.commit(&token(0)).expect("commits");
+    let done = AtomicBool::new(false);
+    std::thread::scope(|threads| {
+        let reads = threads.spawn(|| {
+            let mut reads = 0_u32;
+            while !done.load(Ordering::Relaxed) {
+                assert!(tokens(&store) > 0);
+                reads += 1;
+            }
+            reads
+        });
+        let commits = threads.spawn(|| {
+            let mut commits = 0;
+            while !done.load(Ordering::Relaxed) {
+                commits += 1;
+                store.commit(&token(commits)).expect("commits");
+            }
+            commits
+        });
+        let mut client =
+            postgres::Client::connect(&database.address(), postgres::NoTls).expect("connects");
+        let mut cut = 0;
+        for _ in 0..20 {
+            for pid in connections(&mut client) {
+                let ended = client.query_one("SELECT pg_terminate_backend($1)", &[&pid]);
+                cut += u32::from(ended.expect("answers").get::<_, bool>(0));
+            }
+            std::thread::sleep(Duration::from_millis(100));
+        }
+        done.store(true, Ordering::Relaxed);
+        let (reads, commits) = (
+            reads.join().expect("reads"),
+            commits.join().expect("commits"),
+        );
+        println!("{cut} cut, {reads} reads, {commits} commits");
+        assert!(cut >= 30, "{cut} cut");
+        assert_eq!(tokens(&store) as u64, commits + 1);
+    });
+    drop(store);
+}
+
+/// A database that is stuck makes errors, not waits without end; once it goes on, so do we.
+#[test]
+fn a_stuck_database_is_an_error() {
+    let Some(database) = Database::start() else {
+        return;
+    };
+    let (store, _tenure) = database.place().open().expect("a new one");
+    store.commit(&token(1)).expect("commits");
+    let connect = || postgres::Client::connect(&database.address(), postgres::NoTls);
+    let mut client = connect().expect("connects");
+    let mut locker = connect().expect("connects");
+    let mut lock = locker.transaction().expect("begins");
+    lock.batch_execute("LOCK TABLE wattfarm.tokens")
+        .expect("locks");
+    let away = |result: Result<usize, StoreError>| {
+        assert!(matches!(result, Err(StoreError::Away { .. })), "{result:?}");
+    };
+    let read = || store.load().map(|records| records.tokens.len());
+    let began = Instant::now();
+    std::thread::scope(|threads| {
+        // Each is given up by the database.
+        let commit = threads.spawn(|| away(store.commit(&token(2)).map(|()| 0)));
+        away(read());
+        commit.join().expect("an error");
+    });
+    assert!(
+        began.elapsed() < Duration::from_secs(25),
+        "{:?}",
+        began.elapsed()
+    );
+    drop(lock);
+    assert_eq!(read().expect("it is free"), 1);
+
+    // Its processes stand still, and say nothing at all.
+    let pids: Vec<String> = connections(&mut client)
+        .iter()
+        .map(i32::to_string)
+        .collect();
+    let signal = |name: &str| Command::new("kill").arg(name).args(&pids).status();
+    assert!(signal("-STOP").expect("runs").success());
+    let began = Instant::now();
+    away(read());
+    assert!(
+        began.elapsed() < Duration::from_secs(35),
+        "{:?}",
+        began.elapsed()
+    );
+    // By another connection.
+    assert_eq!(read().expect("others go on"), 1);
+    assert!(signal("-CONT").expect("runs").success());
+}
+
+/// Encrypted, with whom the given authority vouches for, and with nobody else.
+#[test]
+fn the_database_is_spoken_to_over_tls() {
+    let certificates = tempfile::tempdir().expect("a folder");
+    let (ours, others) = (
+        Certificates::within(&certificates.path().join("ours")),
+        Certificates::within(&certificates.path().join("others")),
+    );
+    for certificates in [&ours, &others] {
+        certificates
+            .make(&["localhost".to_owned()])
+            .expect("makes them");
+    }
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port");
+    let port = listener.local_addr().expect("has one").port();
+    drop(listener);
+    let database = Database::start_with(port, |folder, user| {
+        let own = |from: PathBuf, name: &str| {
+            let file = folder.join(name);
+            std::fs::copy(from, &file).expect("copies");
+            std::fs::set_permissions(&file, PermissionsExt::from_mode(0o600)).expect("ours");
+            if let Some((user, group)) = user {
+                chown(&file, Some(user), Some(group)).expect("root may");
+            }
+            file.display().to_string()
+        };
+        vec![
+            "listen_addresses=127.0.0.1".to_owned(),
+            "ssl=on".to_owned(),
+            format!("ssl_cert_file={}", own(ours.coordinator(), "cert.pem")),
+            format!("ssl_key_file={}", own(ours.coordinator_key(), "key.pem")),
+        ]
+    });
+    let Some(database) = database else {
+        return;
+    };
+    let place = |host: &str, authority: &Certificates| {
+        let authority = authority.authority();
+        let address = format!(
+            "postgres://farm@{host}:{port}/postgres?sslmode=verify-full&sslrootcert={}",
+            authority.display()
+        );
+        address.parse::<Place>().expect("an address")
+    };
+    let (store, _tenure) = place("localhost", &ours).open().expect("trusted");
+    store.commit(&token(1)).expect("commits");
+    let mut client =
+        postgres::Client::connect(&database.address(), postgres::NoTls).expect("connects");
+    let encrypted = "SELECT count(*) FROM pg_stat_ssl JOIN pg_stat_activity USING (pid) \
+                     WHERE ssl AND application_name = 'wattfarm-coordinator'";
+    let row = client.query_one(encrypted, &[]).expect("answers");
+    assert_eq!(row.get::<_, i64>(0), 3);
+    for (host, authority) in [("localhost", &others), ("127.0.0.1", &ours)] {
+        let refused = place(host, authority).existing().expect_err("not trusted");
+        let refused = format!("{refused:#}");
+        assert!(refused.contains("certificate"), "{refused}");
+    }
 }
 
 /// Whoever was replaced, as after a pause, writes nothing more, and hears of it; who took over has all that was committed.

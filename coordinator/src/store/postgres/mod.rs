@@ -6,6 +6,7 @@
 
 mod session;
 mod tenure;
+mod tls;
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -15,9 +16,10 @@ use std::time::Duration;
 use postgres::types::ToSql;
 use postgres::{Client, Config};
 
-use self::session::{Session, failed};
+use self::session::{Session, Use, failed};
 pub use self::tenure::Tenure;
 use self::tenure::{Claim, EPOCH_IS};
+use self::tls::{Tls, Wish};
 use super::home::{Batch, Home, Item};
 use super::shelf::Shelf;
 use super::{DurableStore, StoreError};
@@ -28,13 +30,16 @@ pub struct Address {
     /// As it was written, password and all.
     text: String,
     config: Box<Config>,
+    /// Whom a connection trusts; `None` for one in the clear.
+    tls: Option<Tls>,
 }
 
 impl FromStr for Address {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
-        let config: Config = text.parse().map_err(|error: postgres::Error| {
+        let wish = Wish::of(text)?;
+        let config: Config = wish.address.parse().map_err(|error: postgres::Error| {
             let cause = std::error::Error::source(&error);
             cause.map_or_else(|| error.to_string(), |cause| format!("{error}: {cause}"))
         })?;
@@ -44,6 +49,7 @@ impl FromStr for Address {
         Ok(Self {
             text: text.to_owned(),
             config: Box::new(config),
+            tls: wish.tls,
         })
     }
 }
@@ -140,8 +146,8 @@ impl PostgresHome {
 
     fn open(address: &Address, tenure: &Tenure) -> Result<Self, StoreError> {
         Ok(Self {
-            write: Session::open(address)?,
-            read: Session::open(address)?,
+            write: Session::open(address, Use::Write)?,
+            read: Session::open(address, Use::Read)?,
             epoch: tenure.epoch(),
             _kept: None,
         })

@@ -11,7 +11,7 @@ use postgres::Client;
 use tokio::sync::watch;
 
 use super::super::StoreError;
-use super::session::{connect, failed};
+use super::session::{Use, connect, failed};
 use super::{Address, make_tables};
 
 /// How long a tenure lasts from when it was renewed last, in seconds; and how often it is renewed.
@@ -74,7 +74,7 @@ impl Tenure {
         let (lost, watched) = watch::channel(false);
         let address = address.clone();
         std::thread::spawn(move || {
-            let claimed = connect(&address).and_then(|mut client| {
+            let claimed = connect(&address, Use::Write).and_then(|mut client| {
                 let epoch = take(&mut client, claim)?;
                 Ok((client, epoch))
             });
@@ -235,6 +235,6 @@ fn on_a_thread<T: Send + 'static>(
     ask: impl FnOnce(&mut Client) -> Result<T, StoreError> + Send + 'static,
 ) -> Result<T, StoreError> {
     let address = address.clone();
-    let asked = std::thread::spawn(move || ask(&mut connect(&address)?));
+    let asked = std::thread::spawn(move || ask(&mut connect(&address, Use::Read)?));
     asked.join().expect("it does not panic")
 }
