@@ -12,7 +12,7 @@ export LIBTORCH := $(CURDIR)/target/libtorch
 SETUP_LIBTORCH := python3 deploy/libtorch/setup.py target/libtorch
 endif
 
-.PHONY: manual setup budget demo demo-clean gpu-kit test-gpu-kit pip test check bench bench-onnx bench-files bench-predict bench-solver python sim kills bench-farm
+.PHONY: manual setup budget demo demo-clean gpu-kit test-gpu-kit pip test check bench bench-onnx bench-files bench-predict bench-solver python sim kills soak bench-farm
 
 manual: ## prints this
 	@echo 'Wattfarm: what each layer of a neural network costs on each device of a farm.'
@@ -85,7 +85,7 @@ test: setup pip ## runs all tests
 
 # What `make test` has in small: as long as you like.
 COORDINATOR_TESTS := cargo test --release -p wattfarm-coordinator --test it --
-export SEED STEPS KILLS AGENTS JOBS ROUNDS STORE
+export SEED STEPS KILLS AGENTS JOBS ROUNDS STORE MINUTES
 
 sim: ## lives through simulated farms from SEED=0 on, for STEPS=1000000 events
 	$(COORDINATOR_TESTS) --ignored --nocapture simulation::from_the_environment
@@ -93,8 +93,11 @@ sim: ## lives through simulated farms from SEED=0 on, for STEPS=1000000 events
 kills: ## kills the real coordinator KILLS=200 times under load
 	KILLS=$(or $(KILLS),200) $(COORDINATOR_TESTS) --nocapture kill::what_was_acknowledged_survives_sigkill
 
-bench-farm: ## loads the real coordinator over loopback with AGENTS=1000 and JOBS=100000
+bench-farm: ## loads the real coordinator over loopback with AGENTS=1000 and JOBS=100000, and a queue in PostgreSQL beside it
 	$(COORDINATOR_TESTS) --ignored --nocapture load::a_thousand_agents
+
+soak: ## keeps the real coordinator under load for MINUTES=10: nothing may grow
+	$(COORDINATOR_TESTS) --ignored --nocapture load::soak::nothing_grows
 
 # Builds the package where it lies, in python/wattfarm, and tests it against a real farm.
 python: pip ## builds and tests the Python package

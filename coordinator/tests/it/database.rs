@@ -116,7 +116,13 @@ impl Database {
         self.address().parse().expect("an address")
     }
 
-    fn run(&self, sql: &str) {
+    /// A program that comes with it; `None` if it isn't there.
+    pub(crate) fn program(&self, name: &str) -> Option<PathBuf> {
+        let path = programs()?.join(name);
+        path.exists().then_some(path)
+    }
+
+    pub(crate) fn run(&self, sql: &str) {
         let mut client =
             postgres::Client::connect(&self.address(), postgres::NoTls).expect("connects");
         client.batch_execute(sql).expect("runs");

@@ -2,9 +2,12 @@
 //!
 //! First as fast as it goes: each agent takes 16 jobs, reports 16 records of 1 KiB, and again; `ROUNDS` times that. Then at a pace: a
 //! thousand leases a second, one job each. `STORE=postgres` has it over a database. The load generator runs on the same cores, and the
-//! database too, so all are seen together.
+//! database too, so all are seen together. Then a peer does the same: a queue in PostgreSQL.
 
-use std::os::unix::fs::MetadataExt as _;
+mod footprint;
+mod peer;
+mod soak;
+
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -13,11 +16,14 @@ use rand::{RngExt as _, SeedableRng as _};
 use rand_chacha::ChaCha8Rng;
 use tokio::sync::Semaphore;
 use tokio::task::JoinHandle;
+use wattfarm_cost::measurement::Reading;
 use wattfarm_proto::connect::{Connection, unary};
 use wattfarm_proto::v1;
 use wattfarm_proto::v1::report_results_request::Report;
 use wattfarm_proto::v1::report_results_request::report::Outcome;
 
+use self::footprint::{disk_mib, resident_mib};
+use self::peer::Peer;
 use crate::database::Database;
 use crate::process::Coordinator;
 use crate::world::{layer, platform, reading, uuid};
@@ -35,7 +41,7 @@ fn number(name: &str, otherwise: u64) -> u64 {
 
 /// Readings whose records have about 1 KiB each. Their samples scatter as those of a real machine do: a store that compresses
 /// must not find them all alike.
-fn kibibytes() -> Vec<v1::Reading> {
+fn kibibytes() -> Vec<Reading> {
     let mut random = ChaCha8Rng::seed_from_u64(1);
     let mut one = || {
         let mut reading = reading(1.25);
@@ -43,9 +49,13 @@ fn kibibytes() -> Vec<v1::Reading> {
             .map(|_| 1.25 * random.random_range(0.95..1.2_f32))
             .collect();
         reading.runtime.repetitions = reading.runtime.samples_ms.len() as u32;
-        (&reading).into()
+        reading
     };
     (0..4096).map(|_| one()).collect()
+}
+
+fn on_the_wire(readings: &[Reading]) -> Vec<v1::Reading> {
+    readings.iter().map(Into::into).collect()
 }
 
 async fn enrol(coordinator: &Coordinator, operator: &Connection, agents: u64) -> Vec<Connection> {
@@ -179,34 +189,11 @@ fn percentile(sorted: &[Duration], percent: usize) -> f64 {
         .map_or(f64::NAN, |took| took.as_secs_f64() * 1000.0)
 }
 
-fn resident_mib(process: u32) -> u64 {
-    let status = std::fs::read_to_string(format!("/proc/{process}/status")).expect("Linux");
-    let line = status
-        .lines()
-        .find(|line| line.starts_with("VmRSS"))
-        .expect("always there");
-    line.split_whitespace()
-        .nth(1)
-        .map_or(0, |kib| kib.parse::<u64>().expect("a number") / 1024)
-}
-
-/// What the files of a folder, and those below it, take of the disk.
-fn disk_mib(folder: &Path) -> u64 {
-    fn bytes(folder: &Path) -> u64 {
-        let files = std::fs::read_dir(folder).into_iter().flatten().flatten();
-        let taken = files.map(|file| match file.metadata() {
-            Ok(what) if what.is_dir() => bytes(&file.path()),
-            Ok(what) => what.blocks() * 512,
-            // It was removed meanwhile.
-            Err(_) => 0,
-        });
-        taken.sum()
-    }
-    bytes(folder) >> 20
-}
-
-/// Every agent takes jobs and reports them until there are none: how many that were.
-async fn as_fast_as_it_goes(connections: &[Connection], readings: &Arc<Vec<v1::Reading>>) -> usize {
+/// Every agent takes jobs and reports them until there are none: how many that were, and how many a second.
+async fn as_fast_as_it_goes(
+    connections: &[Connection],
+    readings: &Arc<Vec<v1::Reading>>,
+) -> (usize, f64) {
     let began = Instant::now();
     let at_work = connections.iter().cloned().map(|agent| {
         let readings = Arc::clone(readings);
@@ -238,7 +225,7 @@ async fn as_fast_as_it_goes(connections: &[Connection], readings: &Arc<Vec<v1::R
         percentile(&leases, 50),
         percentile(&leases, 99),
     );
-    done
+    (done, done as f64 / seconds)
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -280,13 +267,16 @@ async fn a_thousand_agents() {
     let resident = resident_mib(process);
     println!("all of them wait for work: {resident} MiB resident");
     waiting.into_iter().for_each(|wait| wait.abort());
-    let readings = Arc::new(kibibytes());
-    let mut stored = 0;
+    let records = kibibytes();
+    let readings = Arc::new(on_the_wire(&records));
+    let (mut stored, mut rates) = (0, Vec::new());
     for round in 0..rounds {
         let began = Instant::now();
         make_jobs(&operator, jobs, 1 + round * jobs.div_ceil(CAMPAIGN_JOBS)).await;
         println!("{jobs} jobs made in {:.1} s", began.elapsed().as_secs_f64());
-        stored += as_fast_as_it_goes(&connections, &readings).await;
+        let (done, rate) = as_fast_as_it_goes(&connections, &readings).await;
+        stored += done;
+        rates.push(rate);
         println!(
             "then: {} MiB resident, {} MiB of disk for {stored} records",
             resident_mib(process),
@@ -337,6 +327,25 @@ async fn a_thousand_agents() {
     if database.is_none() {
         open_again(folder).await;
     }
+    drop(database);
+    let peer = tokio::task::spawn_blocking(move || peer::measure(&records));
+    if let Some(peer) = peer.await.expect("does not panic") {
+        beside(&peer, rates[0], percentile(&leases, 99));
+    }
+}
+
+/// The farm's figures as ratios to the peer's.
+fn beside(peer: &Peer, rate: f64, lease_ms: f64) {
+    println!(
+        "beside it a queue in PostgreSQL, jobs taken with SKIP LOCKED by pgbench's 32 clients: {:.0} completions a second, \
+         {} MiB of disk for {} records, a lease {:.1} ms at p99",
+        peer.completions, peer.disk_mib, peer.records, peer.lease_ms,
+    );
+    println!(
+        "the farm: {:.2} times its completions a second (first round), {:.2} times its p99",
+        rate / peer.completions,
+        lease_ms / peer.lease_ms,
+    );
 }
 
 /// How long the coordinator takes to open the store that it left, and again: sled reads its log the first time.
