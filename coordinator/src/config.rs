@@ -22,8 +22,8 @@ pub struct Config {
     pub listen: SocketAddr,
 
     /// Where the records are: a folder (`DIR` or `sled:DIR`), or a PostgreSQL database
-    /// (`postgres://USER:PASSWORD@HOST/NAME`, over TLS with `?sslmode=verify-full&sslrootcert=FILE`). Of several coordinators over one database one is in charge, and the others wait
-    /// to take over
+    /// (`postgres://USER:PASSWORD@HOST/NAME`, over TLS with `?sslmode=verify-full&sslrootcert=FILE`). Several coordinators over one database
+    /// have its platforms among them: any takes every call, and when one is gone the others have its part
     #[arg(
         long,
         env = "WATTFARM_STORE",
@@ -37,6 +37,11 @@ pub struct Config {
     /// one if the store is a database. Coordinators over one database have to have the same
     #[arg(long, env = "WATTFARM_OPERATOR_KEY", value_name = "FILE")]
     pub operator_key: Option<PathBuf>,
+
+    /// Where other coordinators over the same database reach this one: by default where it listens. With --tls its certificate
+    /// has to have this name
+    #[arg(long, env = "WATTFARM_ADVERTISE", value_name = "HOST:PORT")]
+    pub advertise: Option<String>,
 
     /// A file to write the address to once calls are taken
     #[arg(long, env = "WATTFARM_READY_FILE", value_name = "PATH")]

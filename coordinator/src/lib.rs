@@ -15,6 +15,7 @@ pub mod grpc;
 pub mod recall;
 pub mod secret;
 pub mod server;
+mod shards;
 pub mod signal;
 pub mod store;
 pub mod writer;

@@ -12,10 +12,8 @@ use tracing_subscriber::EnvFilter;
 use wattfarm_coordinator::certs::Certificates;
 use wattfarm_coordinator::config::{Command, Config, LogFormat};
 use wattfarm_coordinator::draft::{Draft, write_whole};
-use wattfarm_coordinator::server::{self, Server, Settings, operator_key};
-use wattfarm_coordinator::store::{
-    DurableStore, Place, Store as _, StoreError, Tenure, dump, verify,
-};
+use wattfarm_coordinator::server::{self, Peers, Server, Settings, operator_key};
+use wattfarm_coordinator::store::{DurableStore, Place, Store as _, dump, verify};
 
 #[tokio::main]
 async fn main() -> ExitCode {
@@ -56,41 +54,37 @@ async fn serve(config: Config) -> anyhow::Result<()> {
         }
     };
     tokio::pin!(stop);
-    let (store, tenure) = tokio::select! {
-        opened = open(config.store.clone()) => opened?,
-        () = &mut stop => return Ok(()),
-    };
     let settings = Settings {
         operator_key: operator_key(&config.operator_key_file())?,
         listen: config.listen,
         tls,
         anonymous: config.anonymous_role(),
     };
-    let server = Server::start(Arc::new(store), settings).await?;
+    let server = tokio::select! {
+        server = start(&config, settings) => server?,
+        () = &mut stop => return Ok(()),
+    };
     if let Some(path) = &config.ready_file {
         write_whole(path, &server.address().to_string())?;
     }
-    let Some(tenure) = tenure else {
-        return server.run_until(stop).await;
-    };
-    let mut is_lost = false;
-    let served = server.run_until(async {
-        tokio::select! {
-            () = stop => (),
-            () = tenure.lost() => is_lost = true,
-        }
-    });
-    let served = served.await;
-    ensure!(!is_lost, StoreError::TakenOver);
-    served
+    server.run_until(stop).await
 }
 
-/// Opens the store on a thread of its own: it may wait there without end, and ends with the process then.
-async fn open(place: Place) -> anyhow::Result<(DurableStore, Option<Tenure>)> {
-    let (opened, store) = tokio::sync::oneshot::channel();
-    // An error of sending means that the process is going down already.
-    std::thread::spawn(move || drop(opened.send(place.open())));
-    Ok(store.await.context("the store's opening panicked")??)
+async fn start(config: &Config, settings: Settings) -> anyhow::Result<Server> {
+    match config.store.clone() {
+        Place::Folder(folder) => {
+            let store = tokio::task::spawn_blocking(move || DurableStore::in_folder(&folder));
+            Server::start(Arc::new(store.await??), settings).await
+        }
+        Place::Database(database) => {
+            let tls = config.tls.as_deref().map(Certificates::within);
+            let peers = Peers {
+                advertise: config.advertise.clone(),
+                tls: tls.as_ref().map(server::peers_tls).transpose()?,
+            };
+            Server::start_beside(database, peers, settings).await
+        }
+    }
 }
 
 /// Does a chore. Blocking is fine: nothing else runs.
@@ -99,7 +93,7 @@ fn chore(place: &Place, command: Command) -> anyhow::Result<()> {
         Command::Export { output } => {
             let store = place.existing()?;
             let mut draft = Draft::create(&output)?;
-            let changes = dump::write(&store, &mut draft)?;
+            let changes = dump::write_copy(|sink| store.copy(sink), &mut draft)?;
             draft.finish()?;
             tracing::info!(changes, file = %output.display(), "exported");
         }
@@ -117,14 +111,14 @@ fn chore(place: &Place, command: Command) -> anyhow::Result<()> {
             let from = place.existing()?;
             let found = to.make(|store| {
                 from.copy(&mut |changes| store.commit(changes).map_err(io::Error::other))?;
-                let (found, before) = (verify(store)?, verify(&from)?);
+                let (found, before) = (verify(store)?, from.verify()?);
                 ensure!(found == before, "{found:?} were brought over of {before:?}");
                 Ok(found)
             })?;
             tracing::info!(found.jobs, found.measurements, store = %to, "migrated");
         }
         Command::Verify => {
-            let found = verify(&place.existing()?)?;
+            let found = place.existing()?.verify()?;
             tracing::info!(
                 found.agents,
                 found.jobs,

@@ -91,7 +91,7 @@ pub struct Connection {
 }
 
 /// Where a coordinator is, and what vouches for it. Several addresses, with commas between them, are of coordinators over
-/// one database: whichever takes calls is talked to. Over TLS each has to show a certificate with the first one's name.
+/// one database: whichever answers is talked to. Over TLS each has to show a certificate with the first one's name.
 #[derive(Debug, Clone)]
 pub struct Target {
     address: String,

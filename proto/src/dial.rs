@@ -1,4 +1,4 @@
-//! Dialling one of several coordinators: of those over one database one takes calls, and any may be the next.
+//! Dialling one of several coordinators: of those over one database each takes every call, and any may be gone.
 
 use std::io;
 use std::sync::Arc;

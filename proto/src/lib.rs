@@ -34,3 +34,17 @@ pub const MESSAGE_BYTES_MAX: usize = 4 << 20;
 
 /// The most reports that are handed in at once.
 pub const REPORTS_MAX: usize = 64;
+
+/// Bits of a number within its block.
+const BLOCK_BITS: u32 = 40;
+
+/// The block of a number of a measurement, a retraction or a lease. A farm that several coordinators run has a block for each of
+/// its shards, so that no number is given twice; numbers grow in the order of events within a block alone.
+pub const fn block(number: u64) -> u64 {
+    number >> BLOCK_BITS
+}
+
+/// The first number of a block.
+pub const fn first_of(block: u64) -> u64 {
+    (block << BLOCK_BITS) + 1
+}

@@ -148,11 +148,28 @@ impl Event for CreateToken {
     }
 }
 
+/// Uses a token for a credential, which may use it again.
+#[derive(Debug)]
+pub struct UseToken {
+    /// The token's hash.
+    pub token: SecretHash,
+    /// The agent's own credential.
+    pub credential: SecretHash,
+}
+
+impl Event for UseToken {
+    type Reply = Result<(), Refusal>;
+
+    fn apply(self, farm: &mut Farm, now: Timestamp) -> Self::Reply {
+        farm.use_token(self.token, self.credential, now)
+    }
+}
+
 /// Trades a token for an identity.
 #[derive(Debug)]
 pub struct Enroll {
-    /// The token's hash.
-    pub token: SecretHash,
+    /// The token's hash; `None` if it was used elsewhere, by [`UseToken`].
+    pub token: Option<SecretHash>,
     /// The agent's own credential.
     pub credential: SecretHash,
     /// Its name for people.
@@ -182,22 +199,8 @@ impl Event for Enroll {
         if let Some(revoked) = owner.filter(|id| farm.agents[id].revoked) {
             return Err(Refusal::AgentRevoked(*revoked));
         }
-        let token = farm
-            .tokens
-            .get(&self.token)
-            .ok_or(Refusal::TokenUnknown)?
-            .clone();
-        match token.used_by {
-            Some(credential) if credential.matches(&self.credential) => (),
-            Some(_) => return Err(Refusal::TokenUsed),
-            None if token.expires_at <= now => return Err(Refusal::TokenExpired),
-            None => farm.put_token(
-                self.token,
-                Token {
-                    used_by: Some(self.credential),
-                    ..token
-                },
-            ),
+        if let Some(token) = self.token {
+            farm.use_token(token, self.credential, now)?;
         }
         let platform = farm.learn_platform(self.platform);
         let id = farm
@@ -393,6 +396,28 @@ impl Farm {
         let credentials = agent.credentials().map(|credential| (credential, agent.id));
         self.credentials.extend(credentials);
         self.agents.insert(agent.id, agent);
+    }
+
+    fn use_token(
+        &mut self,
+        hash: SecretHash,
+        credential: SecretHash,
+        now: Timestamp,
+    ) -> Result<(), Refusal> {
+        let token = self.tokens.get(&hash).ok_or(Refusal::TokenUnknown)?;
+        match token.used_by {
+            Some(used_by) if used_by.matches(&credential) => (),
+            Some(_) => return Err(Refusal::TokenUsed),
+            None if token.expires_at <= now => return Err(Refusal::TokenExpired),
+            None => {
+                let used = Token {
+                    used_by: Some(credential),
+                    ..token.clone()
+                };
+                self.put_token(hash, used);
+            }
+        }
+        Ok(())
     }
 
     fn put_token(&mut self, hash: SecretHash, token: Token) {

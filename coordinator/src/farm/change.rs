@@ -110,3 +110,19 @@ pub struct Records {
     /// What is counted over all jobs.
     pub totals: Totals,
 }
+
+impl Records {
+    /// Has numbers given from this on, if none was given yet beyond it.
+    pub fn number_from(&mut self, first: u64) {
+        let before = first - 1;
+        self.sequence = self.sequence.max(before);
+        self.retractions = self.retractions.max(before);
+        self.totals.lease_after(before);
+    }
+
+    /// The largest number that was given.
+    pub fn last_number(&self) -> u64 {
+        let lease = self.totals.last_lease().0;
+        self.sequence.max(self.retractions).max(lease)
+    }
+}

@@ -38,7 +38,7 @@ use wattfarm_cost::{Hash, Model};
 
 pub use agent::{
     Agent, AgentStatus, CreateToken, DrainAgent, Enroll, Enrolled, IMPLAUSIBLE_MAX, ListAgents,
-    RevokeAgent, RotateCredential, Token,
+    RevokeAgent, RotateCredential, Token, UseToken,
 };
 pub use campaign::{
     Budget, Campaign, CampaignStatus, CancelCampaign, End, ExtendCampaign, GetCampaign, KindStatus,

@@ -159,6 +159,11 @@ impl Totals {
         self.last_lease
     }
 
+    /// The next lease has a larger number than this.
+    pub(super) fn lease_after(&mut self, number: u64) {
+        self.last_lease.0 = self.last_lease.0.max(number);
+    }
+
     pub(super) fn next_lease(&mut self) -> LeaseNumber {
         self.last_lease.0 += 1;
         self.moved.insert(TotalName::LastLease);

@@ -18,7 +18,7 @@ use super::stream::Follower;
 use super::{Shell, canary, cut, within};
 use crate::farm::{
     Acknowledgement, Enroll, LEASE_TTL, Lease, LeaseJobs, Outcome, RenewLeases, Report,
-    ReportResults, RotateCredential, SecretHash,
+    ReportResults, RotateCredential, SecretHash, UseToken,
 };
 use crate::secret::{self, SECRET_BYTES};
 use crate::signal::Signal;
@@ -41,15 +41,21 @@ impl AgentService for Agents {
         request: Request<v1::EnrollRequest>,
     ) -> Result<Response<v1::EnrollResponse>, Status> {
         self.0.limit(&request, None)?;
+        let step = request.extensions().get::<Step>().copied();
         let message = request.into_inner();
         let credential = drawn(message.credential)?;
+        let token = SecretHash::of(&message.token.trim().to_ascii_lowercase());
+        if step == Some(Step::Token) {
+            self.0.request(UseToken { token, credential }).await?;
+            return Ok(Response::new(v1::EnrollResponse::default()));
+        }
         within("name", message.name.chars().count(), 1..=120)?;
         if message.name.chars().any(char::is_control) {
             return Err(FieldError::new("name", "holds a control character").into());
         }
         let platform = Platform::try_from(required("platform", message.platform)?);
         let enrolled = self.0.request(Enroll {
-            token: SecretHash::of(&message.token.trim().to_ascii_lowercase()),
+            token: (step != Some(Step::Agent)).then_some(token),
             credential,
             name: message.name,
             platform: platform.map_err(|error| error.within("platform"))?,
@@ -198,8 +204,18 @@ impl AgentService for Agents {
     }
 }
 
+/// A part of an enrolment, where the token and the agent are of two shards. It is in the call's extensions, where nobody
+/// outside can put it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Step {
+    /// The token is used.
+    Token,
+    /// The agent gets its identity for a token that was used.
+    Agent,
+}
+
 /// The hash of a credential that an agent drew.
-fn drawn(credential: Vec<u8>) -> Result<SecretHash, FieldError> {
+pub(crate) fn drawn(credential: Vec<u8>) -> Result<SecretHash, FieldError> {
     let credential: [u8; SECRET_BYTES] = (credential.try_into())
         .map_err(|_| FieldError::new("credential", "must have 32 bytes, drawn at random"))?;
     Ok(SecretHash::of(&secret::written(&credential)))

@@ -4,16 +4,18 @@
 
 use std::time::Instant;
 
+use tonic::metadata::MetadataMap;
 use tonic::{Code, Request, Status};
 use wattfarm_proto::error::status;
 
-use super::Shell;
 use super::limits::Caller;
-use crate::farm::{FindKey, Owner, Role, SecretHash};
+use super::{Shell, blocking};
+use crate::clock::Clock;
+use crate::farm::{FindKey, Key, Owner, Role, SecretHash};
 
 /// The hash of the credential that a call carries; `None` if it carries none.
-fn carried<T>(request: &Request<T>) -> Result<Option<SecretHash>, Status> {
-    let Some(header) = request.metadata().get("authorization") else {
+pub(crate) fn carried(metadata: &MetadataMap) -> Result<Option<SecretHash>, Status> {
+    let Some(header) = metadata.get("authorization") else {
         return Ok(None);
     };
     let secret = header
@@ -36,7 +38,7 @@ impl Shell {
     /// The hash of the credential that an agent's call carries. Whether it is anybody's the farm knows.
     pub(super) fn credential<T>(&self, request: &Request<T>) -> Result<SecretHash, Status> {
         let missing = "the call carries no credential: `authorization: Bearer CREDENTIAL`";
-        let credential = carried(request)?;
+        let credential = carried(request.metadata())?;
         self.limit(request, credential)?;
         credential.ok_or_else(|| unknown(missing))
     }
@@ -65,23 +67,32 @@ impl Shell {
         })
     }
 
+    /// Whose a key is, and what it allows, if it is valid.
+    async fn key(&self, key: SecretHash) -> Result<Option<Key>, Status> {
+        let Some(common) = self.keys.clone() else {
+            return self.ask(FindKey(key)).await;
+        };
+        let now = Clock::start().now();
+        let found = blocking(move || common.key(key)).await?;
+        Ok(found.filter(|key| key.is_valid(now)))
+    }
+
     /// Lets pass who may do what the role allows; says who that is.
     pub(super) async fn allow<T>(
         &self,
         request: &Request<T>,
         needed: Role,
     ) -> Result<Owner, Status> {
-        let missing = || unknown("the call needs a key: `authorization: Bearer KEY`");
-        let carried = carried(request)?;
+        let carried = carried(request.metadata())?;
         self.limit(request, carried)?;
         let (owner, role) = match carried {
             None if self.anonymous.is_some_and(|role| needed <= role) => {
                 return Ok(Owner::Anonymous);
             }
-            None => return Err(missing()),
+            None => return Err(no_key()),
             Some(key) if key.matches(&self.operator_key) => (Owner::Operator, Role::Operate),
             Some(key) => {
-                let found = self.ask(FindKey(key)).await?;
+                let found = self.key(key).await?;
                 let key = found.ok_or_else(|| {
                     unknown("the key is not one of this farm's, or is no longer valid")
                 })?;
@@ -109,6 +120,11 @@ pub(super) fn name(role: Role) -> &'static str {
         Role::Request => "request",
         Role::Operate => "operate",
     }
+}
+
+/// What a call without a key hears.
+pub(crate) fn no_key() -> Status {
+    unknown("the call needs a key: `authorization: Bearer KEY`")
 }
 
 fn unknown(message: &str) -> Status {

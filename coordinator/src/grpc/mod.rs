@@ -1,7 +1,7 @@
 //! The services: convert, ask the writer, convert back. What must be remembered is the farm's to remember.
 
-mod agents;
-mod auth;
+pub(crate) mod agents;
+pub(crate) mod auth;
 mod backup;
 mod canary;
 mod jobs;
@@ -31,7 +31,7 @@ use wattfarm_proto::{MESSAGE_BYTES_MAX, v1};
 use limits::Limits;
 
 use crate::farm::{Event, Refusal, Role, SecretHash};
-use crate::store::{Store, StoreError};
+use crate::store::{Common, Store, StoreError};
 use crate::writer::{Stopped, Writer};
 
 /// After how long a call that met the coordinator going down is worth repeating.
@@ -50,6 +50,8 @@ pub struct Shell {
     pub anonymous: Option<Role>,
     /// Becomes true when the coordinator shuts down: waits and streams end then.
     pub stopping: watch::Receiver<bool>,
+    /// Where users' keys are, unless the farm has them: in a shard it hasn't.
+    pub keys: Option<Arc<Common>>,
     /// How often each caller may still call.
     limits: Arc<Mutex<Limits>>,
 }
@@ -69,13 +71,14 @@ impl Shell {
             operator_key,
             anonymous,
             stopping,
+            keys: None,
             limits: Arc::default(),
         }
     }
 }
 
-/// Every service, with health and reflection.
-pub async fn routes(shell: Shell) -> Result<Routes, tonic_reflection::server::Error> {
+/// The services of a farm, beside others.
+pub fn services(shell: Shell, beside: Routes) -> Routes {
     let agents = AgentServiceServer::new(agents::Agents(shell.clone()))
         .max_decoding_message_size(MESSAGE_BYTES_MAX);
     let models = ModelServiceServer::new(models::Models(shell.clone()))
@@ -84,33 +87,29 @@ pub async fn routes(shell: Shell) -> Result<Routes, tonic_reflection::server::Er
         .max_decoding_message_size(MESSAGE_BYTES_MAX);
     let operator = FarmServiceServer::new(operator::Operator(shell))
         .max_decoding_message_size(MESSAGE_BYTES_MAX);
+    beside
+        .add_service(agents)
+        .add_service(models)
+        .add_service(trainer)
+        .add_service(operator)
+}
+
+/// Health and reflection.
+pub async fn about() -> Result<Routes, tonic_reflection::server::Error> {
     let (reporter, health) = tonic_health::server::health_reporter();
-    reporter
-        .set_serving::<AgentServiceServer<agents::Agents>>()
-        .await;
-    reporter
-        .set_serving::<ModelServiceServer<models::Models>>()
-        .await;
-    reporter
-        .set_serving::<TrainerServiceServer<trainer::Trainer>>()
-        .await;
-    reporter
-        .set_serving::<FarmServiceServer<operator::Operator>>()
-        .await;
+    reporter.set_serving::<AgentServiceServer<()>>().await;
+    reporter.set_serving::<ModelServiceServer<()>>().await;
+    reporter.set_serving::<TrainerServiceServer<()>>().await;
+    reporter.set_serving::<FarmServiceServer<()>>().await;
     let reflection = || {
         tonic_reflection::server::Builder::configure()
             .register_encoded_file_descriptor_set(v1::DESCRIPTORS)
             .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
     };
     // Python's client, among others, asks by the protocol's older name.
-    let routes = Routes::new(health)
+    Ok(Routes::new(health)
         .add_service(reflection().build_v1()?)
-        .add_service(reflection().build_v1alpha()?);
-    Ok(routes
-        .add_service(agents)
-        .add_service(models)
-        .add_service(trainer)
-        .add_service(operator))
+        .add_service(reflection().build_v1alpha()?))
 }
 
 impl Shell {
@@ -133,19 +132,26 @@ impl Shell {
         read: impl FnOnce(&dyn Store) -> Result<T, StoreError> + Send + 'static,
     ) -> Result<T, Status> {
         let store = Arc::clone(&self.store);
-        let read = tokio::task::spawn_blocking(move || read(&*store)).await;
-        let read = read.map_err(|panic| anyhow::Error::from(panic).context("read the store"));
-        read.and_then(|read| read.map_err(anyhow::Error::from))
-            .map_err(|error| {
-                tracing::error!(error = format!("{error:#}"), "a read of the store failed");
-                if let Some(StoreError::Away { .. }) = error.downcast_ref() {
-                    let message = "the store's database does not answer";
-                    let retry = Some(RESTART_RETRY);
-                    return status(Code::Unavailable, "STORE_AWAY", message, retry);
-                }
-                Status::internal("the store cannot be read: the coordinator's log says why")
-            })
+        blocking(move || read(&*store)).await
     }
+}
+
+/// Asks a store something where that may block.
+pub(crate) async fn blocking<T: Send + 'static>(
+    ask: impl FnOnce() -> Result<T, StoreError> + Send + 'static,
+) -> Result<T, Status> {
+    let read = tokio::task::spawn_blocking(ask).await;
+    let read = read.map_err(|panic| anyhow::Error::from(panic).context("read the store"));
+    read.and_then(|read| read.map_err(anyhow::Error::from))
+        .map_err(|error| {
+            tracing::error!(error = format!("{error:#}"), "a read of the store failed");
+            if let Some(StoreError::Away { .. }) = error.downcast_ref() {
+                let message = "the store's database does not answer";
+                let retry = Some(RESTART_RETRY);
+                return status(Code::Unavailable, "STORE_AWAY", message, retry);
+            }
+            Status::internal("the store cannot be read: the coordinator's log says why")
+        })
 }
 
 fn stopped(why: Stopped) -> Status {

@@ -39,7 +39,15 @@ impl TrainerService for Trainer {
     ) -> Result<Response<Self::WatchMeasurementsStream>, Status> {
         self.0.allow(&request, Role::Operate).await?;
         let message = request.into_inner();
-        let (mut cursor, mut retractions) = (message.after_sequence, message.after_retraction);
+        // A store's blocks, if it has several, come one after the other.
+        let last_of = |numbers: Vec<u64>| numbers.into_iter().max().unwrap_or(0);
+        let (mut cursor, mut retractions) = match message.by_block {
+            true => (
+                last_of(message.after_sequences),
+                last_of(message.after_retractions),
+            ),
+            false => (message.after_sequence, message.after_retraction),
+        };
         let last = self.0.ask(LastMeasurement).await?;
         if cursor > last || retractions > self.0.ask(LastRetraction).await? {
             let message =

@@ -7,7 +7,7 @@
 
 use std::io::{self, BufRead, Read as _, Write};
 
-use super::{Store, StoreError, recount};
+use super::{Sink, Store, StoreError, recount};
 use crate::farm::{Change, Records};
 
 /// The version of the form. The first had no totals: they are counted when it is read.
@@ -48,19 +48,108 @@ pub enum DumpError {
 
 /// Writes a store's dump; returns how many changes it has. Commits may go on meanwhile.
 pub fn write(store: &dyn Store, to: &mut impl Write) -> Result<u64, DumpError> {
+    write_copy(|sink| store.copy(sink), to)
+}
+
+/// Writes the dump of what `copy` tells.
+pub fn write_copy(
+    copy: impl FnOnce(&mut Sink<'_>) -> Result<(), StoreError>,
+    to: &mut impl Write,
+) -> Result<u64, DumpError> {
     let mut dump = Dump::begin(to)?;
-    store.copy(&mut |changes| changes.iter().try_for_each(|change| dump.line(change)))?;
+    copy(&mut |changes| changes.iter().try_for_each(|change| dump.line(change)))?;
     Ok(dump.end()?)
 }
 
-struct Dump<'a, W> {
-    to: &'a mut W,
+/// Makes one dump of several, as they come, whose stores have nothing in common.
+#[derive(Debug)]
+pub struct Joined {
+    all: Dump<Vec<u8>>,
+    /// What is known of the one under way.
+    hash: blake3::Hasher,
+    changes: u64,
+    /// A line that is not whole yet.
+    line: Vec<u8>,
+    is_over: bool,
+}
+
+impl Joined {
+    /// Of none yet.
+    pub fn begin() -> io::Result<Self> {
+        Ok(Self {
+            all: Dump::begin(Vec::new())?,
+            hash: blake3::Hasher::new(),
+            changes: 0,
+            line: Vec::new(),
+            is_over: false,
+        })
+    }
+
+    /// Takes the next bytes of the one under way; returns the next bytes of the whole.
+    pub fn take(&mut self, mut bytes: &[u8]) -> Result<Vec<u8>, DumpError> {
+        while let Some(end) = bytes.iter().position(|&byte| byte == b'\n') {
+            let (line, rest) = bytes.split_at(end + 1);
+            self.line.extend_from_slice(line);
+            bytes = rest;
+            self.take_line()?;
+        }
+        self.line.extend_from_slice(bytes);
+        if self.line.len() as u64 > LINE_BYTES_MAX {
+            return Err(self.wrong("is too long"));
+        }
+        Ok(std::mem::take(&mut self.all.to))
+    }
+
+    fn take_line(&mut self) -> Result<(), DumpError> {
+        let line = std::mem::take(&mut self.line);
+        let text = str::from_utf8(&line).map_err(|_| self.wrong("is not text"))?;
+        if text.starts_with(BEFORE) {
+            self.changes += 1;
+            self.all.changes += 1;
+            self.all.put(text)?;
+        } else if text.starts_with("{\"end\":") {
+            let (hash, changes) = (self.hash.finalize().to_hex(), self.changes);
+            if text != format!("{{\"end\":{changes},\"blake3\":\"{hash}\"}}\n") {
+                return Err(self.wrong("says that other lines stood before it"));
+            }
+            self.is_over = true;
+        }
+        self.hash.update(&line);
+        Ok(())
+    }
+
+    /// The one under way has ended: the next one begins.
+    pub fn begin_next(&mut self) -> Result<(), DumpError> {
+        if !std::mem::take(&mut self.is_over) || !self.line.is_empty() {
+            return Err(self.wrong("is missing: the dump was cut off"));
+        }
+        self.hash.reset();
+        self.changes = 0;
+        Ok(())
+    }
+
+    /// The last bytes of the whole.
+    pub fn end(self) -> io::Result<Vec<u8>> {
+        self.all.finish().map(|(_, rest)| rest)
+    }
+
+    fn wrong(&self, reason: &str) -> DumpError {
+        DumpError::Line {
+            line: self.changes + 2,
+            reason: reason.to_owned(),
+        }
+    }
+}
+
+#[derive(Debug)]
+struct Dump<W> {
+    to: W,
     hash: blake3::Hasher,
     changes: u64,
 }
 
-impl<'a, W: Write> Dump<'a, W> {
-    fn begin(to: &'a mut W) -> io::Result<Self> {
+impl<W: Write> Dump<W> {
+    fn begin(to: W) -> io::Result<Self> {
         let mut dump = Self {
             to,
             hash: blake3::Hasher::new(),
@@ -77,11 +166,15 @@ impl<'a, W: Write> Dump<'a, W> {
         self.put(&format!("{BEFORE}{text}{BETWEEN}{checksum:08x}{AFTER}\n"))
     }
 
-    fn end(mut self) -> io::Result<u64> {
+    fn end(self) -> io::Result<u64> {
+        self.finish().map(|(changes, _)| changes)
+    }
+
+    fn finish(mut self) -> io::Result<(u64, W)> {
         let (hash, changes) = (self.hash.finalize().to_hex(), self.changes);
         self.put(&format!("{{\"end\":{changes},\"blake3\":\"{hash}\"}}\n"))?;
         self.to.flush()?;
-        Ok(changes)
+        Ok((changes, self.to))
     }
 
     fn put(&mut self, line: &str) -> io::Result<()> {

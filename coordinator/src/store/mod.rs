@@ -1,6 +1,8 @@
 //! Durable records behind a few verbs. The farm decides; a store only keeps, and keeps in order.
 
+mod directory;
 pub mod dump;
+mod existing;
 mod home;
 mod memory;
 mod pack;
@@ -21,9 +23,11 @@ use wattfarm_cost::{Measurement, Model};
 
 use crate::farm::{Change, Entry, Job, Records, Retraction, Task, TaskKey, Totals};
 
+pub use directory::Directory;
+pub use existing::Existing;
 pub use memory::MemoryStore;
 pub use place::Place;
-pub use postgres::{Address, Tenure};
+pub use postgres::{Address, Common, Seen, Shard, Tenure, View};
 pub use shelved::DurableStore;
 pub use verify::{Verified, VerifyError, verify};
 

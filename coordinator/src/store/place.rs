@@ -7,15 +7,15 @@ use std::str::FromStr;
 
 use anyhow::{Context as _, ensure};
 
-use super::postgres::{self, Address, Tenure};
-use super::{DurableStore, StoreError, sled};
+use super::postgres::{self, Address};
+use super::{DurableStore, Existing, sled};
 
 /// Where a store is.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Place {
     /// A folder: one coordinator's own, kept by sled.
     Folder(PathBuf),
-    /// A PostgreSQL database, of which one coordinator at a time is in charge.
+    /// A PostgreSQL database, whose shards coordinators have among them.
     Database(Address),
 }
 
@@ -48,30 +48,15 @@ impl fmt::Display for Place {
 }
 
 impl Place {
-    /// Opens the store to run a farm on it; one that isn't there is made. Where another coordinator is in charge of a
-    /// database, this waits until that has gone: blocking, without end. Being in charge of it may end: the tenure tells.
-    pub fn open(&self) -> Result<(DurableStore, Option<Tenure>), StoreError> {
-        match self {
-            Self::Folder(folder) => Ok((sled::open(folder)?, None)),
-            Self::Database(address) => {
-                let (store, tenure) = postgres::wait_and_open(address)?;
-                Ok((store, Some(tenure)))
-            }
-        }
-    }
-
     /// Opens a store that is there, and that no coordinator works on: looking for one must not make one.
-    pub fn existing(&self) -> anyhow::Result<DurableStore> {
-        match self {
-            Self::Folder(folder) => {
-                ensure!(folder.join("db").exists(), "`{self}` holds no store");
-                Ok(sled::open(folder)?)
-            }
-            Self::Database(address) => {
-                let store = postgres::existing(address)?;
-                store.with_context(|| format!("`{self}` holds no store"))
-            }
-        }
+    pub fn existing(&self) -> anyhow::Result<Existing> {
+        let shards = match self {
+            Self::Folder(folder) if folder.join("db").exists() => vec![sled::open(folder)?],
+            Self::Folder(_) => Vec::new(),
+            Self::Database(address) => postgres::existing(address)?,
+        };
+        ensure!(!shards.is_empty(), "`{self}` holds no store");
+        Ok(Existing(shards))
     }
 
     /// Makes a store where there is none: whole, or nothing that could be taken for one.

@@ -9,11 +9,10 @@ use std::time::{Duration, Instant};
 
 use wattfarm_coordinator::certs::Certificates;
 use wattfarm_coordinator::farm::{Change, SecretHash, Timestamp, Token};
-use wattfarm_coordinator::store::{DurableStore, Place, Store, StoreError, verify};
-use wattfarm_proto::connect::Connection;
+use wattfarm_coordinator::store::{
+    Address, DurableStore, Existing, Place, Shard, Store, StoreError, Tenure, verify,
+};
 
-use crate::kill::{Agent, check_jobs, check_measurements};
-use crate::process::{Coordinator, propose, set_up};
 use crate::store::{conforms, open};
 use crate::store_dump::{lived_since, told};
 
@@ -122,6 +121,12 @@ impl Database {
         path.exists().then_some(path)
     }
 
+    /// Takes charge of a shard.
+    fn claim(&self, shard: Shard) -> Option<(DurableStore, Tenure)> {
+        let address: Address = self.address().parse().expect("an address");
+        address.claim(shard, "nowhere").expect("answers")
+    }
+
     pub(crate) fn run(&self, sql: &str) {
         let mut client =
             postgres::Client::connect(&self.address(), postgres::NoTls).expect("connects");
@@ -190,6 +195,13 @@ fn tokens(store: &DurableStore) -> usize {
     store.load().expect("loads").tokens.len()
 }
 
+/// The store of a farm that has one shard.
+fn only(existing: Existing) -> DurableStore {
+    let mut shards = existing.into_shards();
+    assert_eq!(shards.len(), 1);
+    shards.pop().expect("one")
+}
+
 #[test]
 fn postgres_conforms() {
     let Some(database) = Database::start() else {
@@ -197,7 +209,7 @@ fn postgres_conforms() {
     };
     let place = database.place();
     place.make(|_| Ok(())).expect("there is none");
-    conforms(&|| Arc::new(place.existing().expect("there is one")));
+    conforms(&|| Arc::new(only(place.existing().expect("there is one"))));
 }
 
 /// From a folder into a database and back: all that can be asked of it is the same, and nothing is made by half.
@@ -254,7 +266,10 @@ fn a_store_moves_to_a_database_and_back() {
     let (good, log) = migrate(&address, &second);
     assert!(good, "{log}");
     let truth = told(&world.store);
-    assert_eq!(told(&database.place().existing().expect("whole")), truth);
+    assert_eq!(
+        told(&only(database.place().existing().expect("whole"))),
+        truth
+    );
     let back = open(&folder.path().join("second"));
     assert_eq!(told(&back), truth);
     verify(&back).expect("sound");
@@ -275,7 +290,7 @@ fn a_connection_that_breaks_is_made_anew() {
     let Some(database) = Database::start() else {
         return;
     };
-    let (store, _tenure) = database.place().open().expect("a new one");
+    let (store, _tenure) = database.claim(Shard::HOME).expect("a new one");
     store.commit(&token(0)).expect("commits");
     let done = AtomicBool::new(false);
     std::thread::scope(|threads| {
@@ -323,7 +338,7 @@ fn a_stuck_database_is_an_error() {
     let Some(database) = Database::start() else {
         return;
     };
-    let (store, _tenure) = database.place().open().expect("a new one");
+    let (store, _tenure) = database.claim(Shard::HOME).expect("a new one");
     store.commit(&token(1)).expect("commits");
     let connect = || postgres::Client::connect(&database.address(), postgres::NoTls);
     let mut client = connect().expect("connects");
@@ -411,9 +426,10 @@ fn the_database_is_spoken_to_over_tls() {
             "postgres://farm@{host}:{port}/postgres?sslmode=verify-full&sslrootcert={}",
             authority.display()
         );
-        address.parse::<Place>().expect("an address")
+        address.parse::<Address>().expect("an address")
     };
-    let (store, _tenure) = place("localhost", &ours).open().expect("trusted");
+    let claimed = place("localhost", &ours).claim(Shard::HOME, "nowhere");
+    let (store, _tenure) = claimed.expect("trusted").expect("free");
     store.commit(&token(1)).expect("commits");
     let mut client =
         postgres::Client::connect(&database.address(), postgres::NoTls).expect("connects");
@@ -422,128 +438,64 @@ fn the_database_is_spoken_to_over_tls() {
     let row = client.query_one(encrypted, &[]).expect("answers");
     assert_eq!(row.get::<_, i64>(0), 3);
     for (host, authority) in [("localhost", &others), ("127.0.0.1", &ours)] {
-        let refused = place(host, authority).existing().expect_err("not trusted");
-        let refused = format!("{refused:#}");
+        let refused = place(host, authority).claim(Shard::HOME, "nowhere");
+        let refused = format!(
+            "{:#}",
+            anyhow::Error::from(refused.expect_err("not trusted"))
+        );
         assert!(refused.contains("certificate"), "{refused}");
     }
 }
 
-/// Whoever was replaced, as after a pause, writes nothing more, and hears of it; who took over has all that was committed.
+/// Whoever was replaced, as after a pause, writes nothing more, and hears of it; who took over has all that was committed. So
+/// for each shard, whoever has the others.
 #[test]
 fn who_was_replaced_can_write_nothing() {
     let Some(database) = Database::start() else {
         return;
     };
     let place = database.place();
-    let (first, tenure) = place.open().expect("a new one");
-    let tenure = tenure.expect("a database's");
-    first.commit(&token(1)).expect("commits");
-    let refused = place.existing().expect_err("it is in use");
-    let refused = refused.downcast_ref::<StoreError>();
-    assert!(matches!(refused, Some(StoreError::InUse(_))), "{refused:?}");
-
-    // Its time is over, and it has not noticed.
-    database.run("UPDATE wattfarm.in_charge SET ends = '-infinity'");
-    let (second, _second_tenure) = place.open().expect("the place is free");
-    assert_eq!(tokens(&second), 1);
-    let refused = first.commit(&token(2)).expect_err("it was replaced");
-    assert!(matches!(refused, StoreError::TakenOver), "{refused}");
-    second.commit(&token(3)).expect("commits");
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_time()
         .build()
         .expect("starts");
-    let lost = runtime
-        .block_on(async { tokio::time::timeout(Duration::from_secs(20), tenure.lost()).await });
-    lost.expect("the one that was replaced hears of it");
-    assert_eq!(tokens(&second), 2);
+    let mut taken = Vec::new();
+    assert!(database.claim(Shard::HOME).is_some(), "made where it isn't");
+    let address: Address = database.address().parse().expect("an address");
+    address.make_others(0).expect("makes them");
+    for shard in Shard::all() {
+        let (first, tenure) = database.claim(shard).expect("free");
+        first.commit(&token(1)).expect("commits");
+        assert!(database.claim(shard).is_none(), "it is in use");
+        let refused = place.existing().expect_err("it is in use");
+        let refused = refused.downcast_ref::<StoreError>();
+        assert!(matches!(refused, Some(StoreError::InUse(_))), "{refused:?}");
 
-    // A commit under way, and a takeover: one waits for the other, and no commit is made under two.
-    drop((first, tenure));
-    second
-        .commit(&token(4))
-        .expect("the end of the other is not its own");
-}
+        // Its time is over, and it has not noticed.
+        let schema = match shard.number() {
+            0 => "wattfarm".to_owned(),
+            number => format!("wattfarm_{number}"),
+        };
+        database.run(&format!("UPDATE {schema}.in_charge SET ends = '-infinity'"));
+        let (second, second_tenure) = database.claim(shard).expect("the place is free");
+        assert_eq!(tokens(&second), 1);
+        let refused = first.commit(&token(2)).expect_err("it was replaced");
+        assert!(matches!(refused, StoreError::TakenOver), "{refused}");
+        second.commit(&token(3)).expect("commits");
+        let lost = runtime
+            .block_on(async { tokio::time::timeout(Duration::from_secs(20), tenure.lost()).await });
+        lost.expect("the one that was replaced hears of it");
+        assert_eq!(tokens(&second), 2);
 
-/// The coordinator in charge is killed, or paused, again and again: the other takes over, agents go on with that, nothing
-/// acknowledged is lost or counted twice, and one that was paused too long ends by itself.
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn another_coordinator_takes_over() {
-    const AGENTS: u8 = 3;
-    const ROUNDS: u64 = 8;
-    const JOBS: u64 = 300;
-    // What it waits for blocks, which is forbidden here.
-    let started = tokio::task::spawn_blocking(Database::start).await;
-    let Some(database) = started.expect("does not panic") else {
-        return;
-    };
-    let temporary = tempfile::tempdir().expect("a folder");
-    let folder = temporary.path();
-    let address = database.address();
-    let start = |number: u64| Coordinator::begin_on(folder, &address, number);
-    let mut in_charge = start(0).ready().await;
-    set_up(
-        &in_charge.operator_with(&folder.join("operator.key")).await,
-        AGENTS,
-    )
-    .await;
-    let mut agents: Vec<Agent> = (0..AGENTS).map(Agent::new).collect();
-    let mut paused = Vec::new();
-    let mut proposed = 0;
-    for round in 1..=ROUNDS {
-        let standby = start(round);
-        let operator = in_charge.operator_with(&folder.join("operator.key")).await;
-        propose(&operator, proposed..proposed + JOBS).await;
-        proposed += JOBS;
-        let at_work: Vec<_> = agents
-            .drain(..)
-            .map(|agent| tokio::spawn(agent.work(in_charge.address.clone(), false)))
-            .collect();
-        tokio::time::sleep(Duration::from_millis(200 + 37 * round)).await;
-        // Every fourth is paused only, and wakes up when another is in charge.
-        if round % 4 == 0 {
-            in_charge.signal("STOP").await;
-            paused.push(in_charge);
-        } else {
-            in_charge.process.kill().await.expect("it runs");
-        }
-        let began = Instant::now();
-        in_charge = standby.ready().await;
-        println!(
-            "round {round}: taken over after {:.1} s",
-            began.elapsed().as_secs_f64()
-        );
-        for paused in &paused {
-            paused.signal("CONT").await;
-        }
-        for agent in at_work {
-            agents.push(agent.await.expect("does not panic"));
-        }
+        // A commit under way, and a takeover: one waits for the other, and no commit is made under two.
+        drop((first, tenure));
+        second
+            .commit(&token(4))
+            .expect("the end of the other is not its own");
+        taken.push((second, second_tenure));
     }
-    for mut replaced in paused {
-        let end = tokio::time::timeout(Duration::from_secs(30), replaced.process.wait()).await;
-        let end = end
-            .expect("who was replaced ends by itself")
-            .expect("is ours");
-        assert!(!end.success(), "and says that it had to");
+    for (store, _) in &taken {
+        store.commit(&token(5)).expect("each is its own");
+        assert_eq!(tokens(store), 4);
     }
-    let mut acknowledged = Vec::new();
-    for agent in agents {
-        let agent = agent.work(in_charge.address.clone(), true).await;
-        acknowledged.extend(agent.acknowledged);
-    }
-    let operator: Connection = in_charge.operator_with(&folder.join("operator.key")).await;
-    check_measurements(&operator, &acknowledged).await;
-    check_jobs(&operator, proposed).await;
-    println!(
-        "{ROUNDS} took over, {} acknowledged, {proposed} jobs ended",
-        acknowledged.len()
-    );
-    assert!(
-        acknowledged.len() as u64 > ROUNDS * 20,
-        "too little was done to call it load"
-    );
-    drop(operator);
-    in_charge.end().await;
-    verify(&database.place().existing().expect("nobody is in charge")).expect("sound");
 }

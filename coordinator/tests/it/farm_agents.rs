@@ -19,7 +19,7 @@ fn enroll(
     let fresh_id = AgentId(world.fresh());
     let (token, credential) = (SecretHash::of(token), SecretHash::of(credential));
     let enroll = Enroll {
-        token,
+        token: Some(token),
         credential,
         name: "box".to_owned(),
         platform,

@@ -1,7 +1,7 @@
 //! The real process, killed in the middle of its work: what it acknowledged is there afterwards, once, and all that was
 //! wanted ends.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::time::Duration;
 
@@ -10,9 +10,9 @@ use rand_chacha::ChaCha8Rng;
 use tokio_stream::StreamExt as _;
 use tonic::Status;
 use wattfarm_proto::connect::{Connection, unary};
-use wattfarm_proto::v1;
 use wattfarm_proto::v1::report_results_request::Report;
 use wattfarm_proto::v1::report_results_request::report::Outcome;
+use wattfarm_proto::{block, first_of, v1};
 
 use crate::process::{Coordinator, credential, propose, set_up};
 use crate::world::reading;
@@ -73,7 +73,7 @@ impl Agent {
         self
     }
 
-    async fn turn(&mut self, connection: &Connection) -> Result<usize, Status> {
+    pub(crate) async fn turn(&mut self, connection: &Connection) -> Result<usize, Status> {
         if !self.unacknowledged.is_empty() {
             let reports = self.unacknowledged.clone();
             let request = v1::ReportResultsRequest { reports };
@@ -204,11 +204,14 @@ pub(crate) async fn check_measurements(operator: &Connection, acknowledged: &[u6
         .into_iter()
         .flatten()
         .collect();
-    let sequences = stored.iter().map(|measurement| measurement.sequence);
-    assert!(
-        sequences.eq(1..=stored.len() as u64),
-        "numbered from 1, each once"
-    );
+    let mut blocks: BTreeMap<u64, u64> = BTreeMap::new();
+    for sequence in stored.iter().map(|measurement| measurement.sequence) {
+        let next = blocks
+            .entry(block(sequence))
+            .or_insert(first_of(block(sequence)));
+        assert_eq!(sequence, *next, "numbered from 1 in each block, each once");
+        *next += 1;
+    }
     let leases: BTreeSet<u64> = stored.iter().map(|measurement| measurement.lease).collect();
     assert_eq!(
         leases.len(),

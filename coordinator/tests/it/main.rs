@@ -27,6 +27,7 @@ mod grpc;
 mod hostile;
 mod kill;
 mod load;
+mod shards;
 mod simulation;
 mod store;
 mod store_dump;

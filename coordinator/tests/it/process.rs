@@ -41,11 +41,21 @@ impl Coordinator {
             .await
     }
 
-    /// Starts one over a database, with a key in `folder`; it may have to wait for another to go.
+    /// Starts one over a database, with a key in `folder`.
     pub(crate) fn begin_on(folder: &Path, database: &str, number: u64) -> Starting {
+        Self::begin_on_with(folder, database, number, &[])
+    }
+
+    /// The same, with more arguments.
+    pub(crate) fn begin_on_with(
+        folder: &Path,
+        database: &str,
+        number: u64,
+        more: &[&OsStr],
+    ) -> Starting {
         let key = folder.join("operator.key");
         let arguments = ["--store", database, "--operator-key"].map(OsStr::new);
-        let arguments = [&arguments[..], &[key.as_os_str()]].concat();
+        let arguments = [&arguments[..], &[key.as_os_str()], more].concat();
         let ready = folder.join(format!("ready-{number}"));
         Self::begin(&[], &arguments, ready, "warn", Stdio::inherit())
     }

@@ -188,7 +188,7 @@ impl World {
         let credential = SecretHash::of(name);
         let fresh_id = AgentId(self.fresh());
         let enroll = Enroll {
-            token,
+            token: Some(token),
             credential,
             name: name.to_owned(),
             platform: platform(1),

@@ -6,6 +6,7 @@ use std::time::Duration;
 use wattfarm_cost::Hash;
 use wattfarm_cost::measurement::{Measurement, Recipe, Subject};
 use wattfarm_cost::model::{Additivity, ModelKey, Target};
+use wattfarm_proto::block;
 
 use super::platform::PlatformBook;
 use crate::fit::{Origin, Sample};
@@ -32,8 +33,8 @@ const OLDER_PER_NEWER: usize = 2;
 pub(super) struct Books {
     accounts: BTreeMap<(ModelKey, Recipe), Account>,
     platforms: BTreeMap<Hash, PlatformBook>,
-    /// The last measurement taken.
-    sequence: u64,
+    /// The last measurement taken of each block.
+    sequences: BTreeMap<u64, u64>,
     /// Measurements that were retracted before they came.
     retracted: BTreeSet<u64>,
 }
@@ -100,10 +101,14 @@ pub(crate) fn samples(measurement: &Measurement) -> Vec<(ModelKey, Sample)> {
 impl Books {
     /// Takes a measurement, once.
     pub(super) fn take(&mut self, now: Duration, measurement: &Measurement) {
-        if measurement.sequence <= self.sequence {
+        let last = self
+            .sequences
+            .entry(block(measurement.sequence))
+            .or_default();
+        if measurement.sequence <= *last {
             return;
         }
-        self.sequence = measurement.sequence;
+        *last = measurement.sequence;
         if self.retracted.remove(&measurement.sequence) {
             return;
         }
@@ -121,7 +126,11 @@ impl Books {
 
     /// Drops the samples of a measurement that was retracted: the models that they were in are fitted anew.
     pub(super) fn retract(&mut self, sequence: u64) {
-        if sequence > self.sequence {
+        if self
+            .sequences
+            .get(&block(sequence))
+            .is_none_or(|&last| sequence > last)
+        {
             self.retracted.insert(sequence);
         }
         let mut keys = Vec::new();

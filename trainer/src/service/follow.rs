@@ -1,10 +1,12 @@
 //! Following the coordinator: its streams as events, resumed after every loss.
 
+use std::collections::BTreeMap;
+
 use tokio::sync::mpsc::Sender;
 use tonic::{Code, Request, Status};
 use wattfarm_cost::measurement::Measurement;
 use wattfarm_proto::connect::Connection;
-use wattfarm_proto::v1;
+use wattfarm_proto::{block, first_of, v1};
 
 use super::ServiceError;
 use super::backoff::Backoff;
@@ -26,11 +28,34 @@ pub(super) async fn measurements(
     }
 }
 
-/// How far measurements and retractions have been read.
-#[derive(Default)]
+/// How far measurements and retractions have been read: the last of each block.
+#[derive(Clone, Default)]
 struct Cursors {
-    sequence: u64,
-    retraction: u64,
+    sequences: BTreeMap<u64, u64>,
+    retractions: BTreeMap<u64, u64>,
+    /// The newest that there are.
+    through: BTreeMap<u64, u64>,
+}
+
+impl Cursors {
+    /// Notes how far a batch goes; says whether there is nothing behind it, in any block.
+    fn follow(&mut self, batch: &v1::WatchMeasurementsResponse) -> bool {
+        let note = |cursors: &mut BTreeMap<u64, u64>, number: u64| {
+            let cursor = cursors.entry(block(number)).or_default();
+            *cursor = number.max(*cursor);
+        };
+        for measurement in &batch.measurements {
+            note(&mut self.sequences, measurement.sequence);
+        }
+        for retraction in &batch.retractions {
+            note(&mut self.retractions, retraction.number);
+        }
+        note(&mut self.through, batch.through_sequence);
+        self.through.iter().all(|(&block, &through)| {
+            let before_first = first_of(block) - 1;
+            *self.sequences.get(&block).unwrap_or(&before_first) >= through
+        })
+    }
 }
 
 async fn measurements_once(
@@ -40,8 +65,12 @@ async fn measurements_once(
     backoff: &mut Backoff,
 ) -> Result<(), Status> {
     let request = Request::new(v1::WatchMeasurementsRequest {
-        after_sequence: cursors.sequence,
-        after_retraction: cursors.retraction,
+        by_block: true,
+        after_sequences: cursors.sequences.values().copied().collect(),
+        after_retractions: cursors.retractions.values().copied().collect(),
+        // For a coordinator that knows one block only.
+        after_sequence: cursors.sequences.values().copied().max().unwrap_or(0),
+        after_retraction: cursors.retractions.values().copied().max().unwrap_or(0),
     });
     let mut stream = connection
         .trainer()
@@ -50,16 +79,15 @@ async fn measurements_once(
         .into_inner();
     while let Some(batch) = stream.message().await? {
         backoff.reset();
-        let newest = batch
-            .measurements
-            .last()
-            .map_or(cursors.sequence, |measurement| measurement.sequence);
+        // Kept only once it has been handed over.
+        let mut followed = cursors.clone();
+        let is_newest = followed.follow(&batch);
+        let retracted: Vec<u64> = batch.retractions.iter().map(|one| one.sequence).collect();
         let measurements = batch
             .measurements
             .into_iter()
             .filter_map(readable)
             .collect();
-        let is_newest = newest >= batch.through_sequence;
         let measured = Event::Measured {
             measurements,
             is_newest,
@@ -67,14 +95,10 @@ async fn measurements_once(
         if events.send(measured).await.is_err() {
             break;
         }
-        if let Some(last) = batch.retractions.last() {
-            let retracted = batch.retractions.iter().map(|one| one.sequence).collect();
-            if events.send(Event::Retracted(retracted)).await.is_err() {
-                break;
-            }
-            cursors.retraction = last.number;
+        if !retracted.is_empty() && events.send(Event::Retracted(retracted)).await.is_err() {
+            break;
         }
-        cursors.sequence = newest;
+        *cursors = followed;
     }
     Ok(())
 }
@@ -147,5 +171,38 @@ fn lost_or_over(
             tracing::warn!(%code, message, "lost the coordinator's {what}, trying again");
             Ok(())
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn batch(sequences: std::ops::Range<u64>, through: u64) -> v1::WatchMeasurementsResponse {
+        let measurement = |sequence| v1::Measurement {
+            sequence,
+            ..Default::default()
+        };
+        v1::WatchMeasurementsResponse {
+            measurements: sequences.map(measurement).collect(),
+            through_sequence: through,
+            retractions: vec![],
+        }
+    }
+
+    #[test]
+    fn each_block_has_a_cursor_of_its_own() {
+        let mut cursors = Cursors::default();
+        let (one, third) = (first_of(0), first_of(3));
+        assert!(cursors.follow(&batch(one..one, 0)), "an empty farm");
+        assert!(
+            cursors.follow(&batch(third..third, third - 1)),
+            "an empty block"
+        );
+        assert!(!cursors.follow(&batch(third..third + 2, third + 2)));
+        assert!(!cursors.follow(&batch(one..one + 3, one + 2)));
+        assert!(cursors.follow(&batch(third + 2..third + 3, third + 2)));
+        let sequences: Vec<_> = cursors.sequences.into_values().collect();
+        assert_eq!(sequences, [one + 2, third + 2]);
     }
 }

@@ -1,24 +1,27 @@
-//! The home in PostgreSQL: a table for each shelf, and a table of one row that says who is in charge.
+//! The home in PostgreSQL: of each shard a table for each shelf, and a table of one row that says who is in charge of it.
 //!
 //! A commit is one transaction, and is told only after the database has it on disk (`synchronous_commit`). Each begins by
 //! looking whether this coordinator is still in charge, under a lock that whoever takes over has to wait for: one that was
 //! paused, or cut off, and has been replaced can write nothing more. No SQL leaves this folder.
 
+mod common;
 mod session;
+mod shard;
 mod tenure;
 mod tls;
 
 use std::collections::BTreeMap;
 use std::fmt;
 use std::str::FromStr;
-use std::time::Duration;
 
 use postgres::types::ToSql;
 use postgres::{Client, Config};
 
+pub use self::common::{Common, Seen, View};
 use self::session::{Session, Use, failed};
+pub use self::shard::Shard;
 pub use self::tenure::Tenure;
-use self::tenure::{Claim, EPOCH_IS};
+use self::tenure::{Claim, epoch_is};
 use self::tls::{Tls, Wish};
 use super::home::{Batch, Home, Item};
 use super::shelf::Shelf;
@@ -88,39 +91,45 @@ impl fmt::Debug for Address {
     }
 }
 
-/// How often one that waits looks whether it may take over.
-const LOOK: Duration = Duration::from_millis(500);
-
-/// The store in a database, once nobody else is in charge of it.
-pub(super) fn wait_and_open(address: &Address) -> Result<(DurableStore, Tenure), StoreError> {
-    let mut said = false;
-    loop {
-        match Tenure::claim(address, Claim::Whole)? {
-            Some(tenure) => return Ok((PostgresHome::store(address, &tenure)?, tenure)),
-            None if !said => {
-                tracing::info!(store = %address, "another coordinator is in charge: waiting to take over");
-                said = true;
-            }
-            None => (),
+impl Address {
+    /// Takes charge of a shard, for a coordinator that takes calls at `calls`; `None` if another is, or there is no such
+    /// shard. The home is made if it isn't there. Being in charge may end at any time: the tenure tells.
+    pub fn claim(
+        &self,
+        shard: Shard,
+        calls: &str,
+    ) -> Result<Option<(DurableStore, Tenure)>, StoreError> {
+        match Tenure::claim(self, shard, Claim::Whole, calls)? {
+            Some(tenure) => Ok(Some((PostgresHome::store(self, &tenure)?, tenure))),
+            None => Ok(None),
         }
-        std::thread::sleep(LOOK);
+    }
+
+    /// Makes the shards beside the home that aren't there yet. The home has no number, and gives none, in a block after this.
+    pub fn make_others(&self, block: u64) -> Result<(), StoreError> {
+        Tenure::make_others(self, block)
     }
 }
 
-/// The store in a database that nobody is in charge of; `None` if there is none.
-pub(super) fn existing(address: &Address) -> Result<Option<DurableStore>, StoreError> {
-    if !Tenure::is_there(address)? {
-        return Ok(None);
+/// The stores of every shard that there is, each for as long as nobody else is in charge of it; none if there is no store.
+pub(super) fn existing(address: &Address) -> Result<Vec<DurableStore>, StoreError> {
+    let mut stores = Vec::new();
+    for shard in Shard::all() {
+        if Tenure::is_there(address, shard)? {
+            let tenure = Tenure::claim(address, shard, Claim::Whole, "")?;
+            let tenure = tenure.ok_or_else(|| in_use(address))?;
+            let mut home = PostgresHome::open(address, &tenure)?;
+            home._kept = Some(tenure);
+            stores.push(DurableStore::over(Box::new(home))?);
+        }
     }
-    let tenure = Tenure::claim(address, Claim::Whole)?.ok_or_else(|| in_use(address))?;
-    let mut home = PostgresHome::open(address, &tenure)?;
-    home._kept = Some(tenure);
-    Ok(Some(DurableStore::over(Box::new(home))?))
+    Ok(stores)
 }
 
 /// A store that is not whole until its tenure says so, in a database that holds none.
 pub(super) fn begin(address: &Address) -> Result<(DurableStore, Tenure), StoreError> {
-    let tenure = Tenure::claim(address, Claim::Part)?.ok_or_else(|| in_use(address))?;
+    let tenure = Tenure::claim(address, Shard::HOME, Claim::Part, "")?;
+    let tenure = tenure.ok_or_else(|| in_use(address))?;
     Ok((PostgresHome::store(address, &tenure)?, tenure))
 }
 
@@ -134,6 +143,7 @@ struct PostgresHome {
     /// Commits and reads don't wait for each other.
     write: Session,
     read: Session,
+    shard: Shard,
     epoch: i64,
     /// The tenure, where nobody else keeps it.
     _kept: Option<Tenure>,
@@ -148,6 +158,7 @@ impl PostgresHome {
         Ok(Self {
             write: Session::open(address, Use::Write)?,
             read: Session::open(address, Use::Read)?,
+            shard: tenure.shard(),
             epoch: tenure.epoch(),
             _kept: None,
         })
@@ -157,7 +168,10 @@ impl PostgresHome {
 impl Home for PostgresHome {
     fn get(&self, shelf: Shelf, key: &[u8]) -> Result<Option<Vec<u8>>, StoreError> {
         let (sql, key) = (
-            format!("SELECT record FROM {} WHERE key = $1", table(shelf)),
+            format!(
+                "SELECT record FROM {} WHERE key = $1",
+                table(self.shard, shelf)
+            ),
             key.to_vec(),
         );
         let rows = self.read.rows(sql, move |query| query(&[&key]))?;
@@ -170,7 +184,7 @@ impl Home for PostgresHome {
         key: Option<&[u8]>,
         limit: usize,
     ) -> Result<Vec<Item>, StoreError> {
-        let table = table(shelf);
+        let table = table(self.shard, shelf);
         let limit = i64::try_from(limit).unwrap_or(i64::MAX);
         let rows = match key.map(<[u8]>::to_vec) {
             Some(key) => {
@@ -187,7 +201,7 @@ impl Home for PostgresHome {
     }
 
     fn last(&self, shelf: Shelf, most: &[u8]) -> Result<Option<Item>, StoreError> {
-        let table = table(shelf);
+        let table = table(self.shard, shelf);
         let sql =
             format!("SELECT key, record FROM {table} WHERE key <= $1 ORDER BY key DESC LIMIT 1");
         let most = most.to_vec();
@@ -208,10 +222,10 @@ impl Home for PostgresHome {
                 None => removals.entry(*shelf).or_default().push(key.clone()),
             }
         }
-        let epoch = self.epoch;
+        let (shard, epoch) = (self.shard, self.epoch);
         self.write.run("write to the store", move |client, statements| {
             let mut transaction = client.transaction()?;
-            let is_ours = statements.get(&mut transaction, EPOCH_IS)?;
+            let is_ours = statements.get(&mut transaction, &epoch_is(shard))?;
             if transaction.query_opt(&is_ours, &[&epoch])?.is_none() {
                 return Ok(Err(StoreError::TakenOver));
             }
@@ -219,14 +233,14 @@ impl Home for PostgresHome {
                 let sql = format!(
                     "INSERT INTO {} (key, record) SELECT * FROM unnest($1::bytea[], $2::bytea[]) \
                      ON CONFLICT (key) DO UPDATE SET record = excluded.record",
-                    table(*shelf)
+                    table(shard, *shelf)
                 );
                 let put = statements.get(&mut transaction, &sql)?;
                 let parameters: [&(dyn ToSql + Sync); 2] = [keys, records];
                 transaction.execute(&put, &parameters)?;
             }
             for (shelf, keys) in &removals {
-                let sql = format!("DELETE FROM {} WHERE key = ANY ($1::bytea[])", table(*shelf));
+                let sql = format!("DELETE FROM {} WHERE key = ANY ($1::bytea[])", table(shard, *shelf));
                 let remove = statements.get(&mut transaction, &sql)?;
                 transaction.execute(&remove, &[keys])?;
             }
@@ -239,20 +253,32 @@ impl Home for PostgresHome {
 type Column = Vec<Vec<u8>>;
 
 /// The table of a shelf.
-fn table(shelf: Shelf) -> String {
-    format!("wattfarm.{}", shelf.name().replace(' ', "_"))
+fn table(shard: Shard, shelf: Shelf) -> String {
+    format!("{}.{}", shard.schema(), shelf.name().replace(' ', "_"))
 }
 
-/// Makes what is not there yet.
-fn make_tables(client: &mut Client) -> Result<(), StoreError> {
-    let mut sql = String::from(
-        "CREATE SCHEMA IF NOT EXISTS wattfarm; \
-         CREATE TABLE IF NOT EXISTS wattfarm.in_charge (only_row boolean PRIMARY KEY DEFAULT true CHECK (only_row), \
+/// Makes what is not there yet of a shard, all or nothing, with this form, whether it is whole, and the block of its numbers.
+fn make_tables(
+    client: &mut Client,
+    shard: Shard,
+    (form, is_whole, block): (i32, bool, u64),
+) -> Result<(), StoreError> {
+    let schema = shard.schema();
+    let mut sql = format!(
+        "BEGIN; CREATE SCHEMA IF NOT EXISTS {schema}; \
+         CREATE TABLE IF NOT EXISTS {schema}.in_charge (only_row boolean PRIMARY KEY DEFAULT true CHECK (only_row), \
          form integer NOT NULL, is_whole boolean NOT NULL, epoch bigint NOT NULL, ends timestamptz NOT NULL, \
-         backend integer NOT NULL, backend_start timestamptz NOT NULL);",
+         backend integer NOT NULL, backend_start timestamptz NOT NULL); \
+         ALTER TABLE {schema}.in_charge ADD COLUMN IF NOT EXISTS address text NOT NULL DEFAULT '', \
+         ADD COLUMN IF NOT EXISTS block bigint NOT NULL DEFAULT 0; \
+         INSERT INTO {schema}.in_charge (form, is_whole, epoch, ends, backend, backend_start, block) \
+         VALUES ({form}, {is_whole}, 0, '-infinity', 0, '-infinity', {block}) ON CONFLICT DO NOTHING;"
     );
+    if shard == Shard::HOME {
+        sql += common::TABLES;
+    }
     for (shelf, _) in Shelf::ALL {
-        let table = table(shelf);
+        let table = table(shard, shelf);
         sql += &format!(
             "CREATE TABLE IF NOT EXISTS {table} (key bytea PRIMARY KEY, record bytea NOT NULL);"
         );
@@ -260,7 +286,11 @@ fn make_tables(client: &mut Client) -> Result<(), StoreError> {
             sql += &format!("ALTER TABLE {table} ALTER COLUMN record SET STORAGE EXTERNAL;");
         }
     }
-    client
-        .batch_execute(&sql)
-        .map_err(failed("make the store's tables"))
+    sql += "COMMIT;";
+    let made = client.batch_execute(&sql);
+    if made.is_err() {
+        // An error means that the connection is gone, and the transaction with it.
+        let _ = client.batch_execute("ROLLBACK");
+    }
+    made.map_err(failed("make the store's tables"))
 }

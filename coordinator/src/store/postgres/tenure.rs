@@ -1,4 +1,4 @@
-//! Who is in charge of a database: one coordinator at a time, for ten seconds at a time, by the database's clock.
+//! Who is in charge of a shard: one coordinator at a time, for ten seconds at a time, by the database's clock.
 //!
 //! Each that takes over raises the epoch. A tenure can be taken over when its time has run out (its coordinator is paused, or
 //! cut off), and at once when the connection that it was claimed by is gone (its coordinator was killed).
@@ -12,19 +12,37 @@ use tokio::sync::watch;
 
 use super::super::StoreError;
 use super::session::{Use, connect, failed};
+use super::shard::Shard;
 use super::{Address, make_tables};
 
 /// How long a tenure lasts from when it was renewed last, in seconds; and how often it is renewed.
-const TERM_SECONDS: f64 = 10.0;
+pub(super) const TERM_SECONDS: f64 = 10.0;
 const RENEWAL: Duration = Duration::from_secs(2);
 
-/// The form of the tables, which later ones may change.
-const FORM: i32 = 1;
+/// The form of the tables. The first was of one store; its coordinators would take the home for the whole farm, so they are
+/// told that there is another.
+const FORM: i32 = 2;
+const FORM_WITHOUT_SHARDS: i32 = 1;
 
 /// Whether an epoch is still that of who is in charge. Who takes over waits for the lock, and so for the commit.
-pub(super) const EPOCH_IS: &str = "SELECT 1 FROM wattfarm.in_charge WHERE epoch = $1 FOR SHARE";
+pub(super) fn epoch_is(shard: Shard) -> String {
+    format!(
+        "SELECT 1 FROM {}.in_charge WHERE epoch = $1 FOR SHARE",
+        shard.schema()
+    )
+}
 
-const IS_THERE: &str = "SELECT to_regclass('wattfarm.in_charge') IS NOT NULL";
+/// Whether anybody may take charge. Of another role's connection it may not be seen when it began.
+pub(super) const IS_FREE: &str = "(in_charge.ends < clock_timestamp() OR NOT EXISTS (SELECT 1 FROM pg_stat_activity AS other \
+     WHERE other.pid = in_charge.backend \
+     AND COALESCE(other.backend_start, in_charge.backend_start) = in_charge.backend_start))";
+
+/// Whether a shard is there.
+pub(super) const IS_THERE: &str = "SELECT to_regclass($1::text || '.in_charge') IS NOT NULL";
+
+/// Two at once would both make the tables; the number is any that nobody else uses.
+const LOCK: &str = "SELECT pg_advisory_lock(3735928559)";
+const UNLOCK: &str = "SELECT pg_advisory_unlock(3735928559)";
 
 const DOING: &str = "take charge of the database";
 
@@ -39,7 +57,9 @@ pub(super) enum Claim {
 
 /// Being in charge. It is renewed for as long as this is there, and ends with it.
 pub struct Tenure {
+    shard: Shard,
     epoch: i64,
+    block: u64,
     /// The renewing thread's orders; it ends when this is dropped.
     orders: mpsc::SyncSender<Order>,
     lost: watch::Receiver<bool>,
@@ -54,51 +74,85 @@ enum Order {
 
 impl fmt::Debug for Tenure {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(formatter, "Tenure({})", self.epoch)
+        write!(formatter, "Tenure({}, {})", self.shard, self.epoch)
     }
 }
 
 impl Tenure {
-    /// Whether there is a store at all.
-    pub(super) fn is_there(address: &Address) -> Result<bool, StoreError> {
+    /// Whether there is a shard.
+    pub(super) fn is_there(address: &Address, shard: Shard) -> Result<bool, StoreError> {
         on_a_thread(address, move |client| {
-            let row = client.query_one(IS_THERE, &[]).map_err(failed(DOING))?;
-            Ok(row.get(0))
+            let row = client.query_one(IS_THERE, &[&shard.schema()]);
+            Ok(row.map_err(failed(DOING))?.get(0))
         })
     }
 
-    /// Takes charge, if nobody is; `None` if somebody is.
-    pub(super) fn claim(address: &Address, claim: Claim) -> Result<Option<Self>, StoreError> {
+    /// Makes the shards beside the home that aren't there yet, with numbers in blocks after `block`.
+    pub(super) fn make_others(address: &Address, block: u64) -> Result<(), StoreError> {
+        on_a_thread(address, move |client| {
+            client.batch_execute(LOCK).map_err(failed(DOING))?;
+            // The lock ends with the connection.
+            for shard in Shard::all().filter(|&shard| shard != Shard::HOME) {
+                let row = client.query_one(IS_THERE, &[&shard.schema()]);
+                if !row.map_err(failed(DOING))?.get::<_, bool>(0) {
+                    let block = block + u64::from(shard.number());
+                    make_tables(client, shard, (FORM, true, block))?;
+                }
+            }
+            Ok(())
+        })
+    }
+
+    /// Takes charge of a shard, if nobody is; `None` if somebody is, or there is no such shard. `calls` is where it takes
+    /// calls.
+    pub(super) fn claim(
+        address: &Address,
+        shard: Shard,
+        claim: Claim,
+        calls: &str,
+    ) -> Result<Option<Self>, StoreError> {
         let (told, result) = mpsc::sync_channel(1);
         let (orders, to_do) = mpsc::sync_channel(1);
         let (lost, watched) = watch::channel(false);
-        let address = address.clone();
+        let (address, calls) = (address.clone(), calls.to_owned());
         std::thread::spawn(move || {
             let claimed = connect(&address, Use::Write).and_then(|mut client| {
-                let epoch = take(&mut client, claim)?;
-                Ok((client, epoch))
+                let taken = take(&mut client, shard, claim, &calls)?;
+                Ok((client, taken))
             });
             // Errors of sending mean that nobody waits any more.
             match claimed {
-                Ok((client, Some(epoch))) => {
-                    let _ = told.send(Ok(Some(epoch)));
-                    keep(client, epoch, &to_do, &lost);
+                Ok((client, Some((epoch, block)))) => {
+                    let _ = told.send(Ok(Some((epoch, block))));
+                    keep(client, shard, epoch, &to_do, &lost);
                 }
                 Ok((_, None)) => drop(told.send(Ok(None))),
                 Err(error) => drop(told.send(Err(error))),
             }
         });
-        let epoch = result.recv().map_err(|_| StoreError::TakenOver)??;
-        Ok(epoch.map(|epoch| Self {
+        let taken = result.recv().map_err(|_| StoreError::TakenOver)??;
+        Ok(taken.map(|(epoch, block)| Self {
+            shard,
             epoch,
+            block,
             orders,
             lost: watched,
         }))
     }
 
+    /// Of what.
+    pub fn shard(&self) -> Shard {
+        self.shard
+    }
+
     /// How many have been in charge, with this one.
     pub(super) fn epoch(&self) -> i64 {
         self.epoch
+    }
+
+    /// The block that the shard's numbers began in.
+    pub fn block(&self) -> u64 {
+        self.block
     }
 
     /// Says that a store is whole.
@@ -130,12 +184,19 @@ impl Drop for Tenure {
 /// Renews a tenure until it ends.
 fn keep(
     mut client: Client,
+    shard: Shard,
     epoch: i64,
     orders: &mpsc::Receiver<Order>,
     lost: &watch::Sender<bool>,
 ) {
-    let renew = "UPDATE wattfarm.in_charge SET ends = clock_timestamp() + $2 * interval '1 second' WHERE epoch = $1";
-    let whole = "UPDATE wattfarm.in_charge SET is_whole = true WHERE epoch = $1";
+    let update = |set: &str| {
+        format!(
+            "UPDATE {}.in_charge SET {set} WHERE epoch = $1",
+            shard.schema()
+        )
+    };
+    let renew = update("ends = clock_timestamp() + $2 * interval '1 second'");
+    let (whole, end) = (update("is_whole = true"), update("ends = '-infinity'"));
     let one = |updated: u64| match updated {
         1 => Ok(()),
         _ => Err(StoreError::TakenOver),
@@ -143,24 +204,24 @@ fn keep(
     loop {
         match orders.recv_timeout(RENEWAL) {
             Ok(Order::IsWhole(told)) => {
-                let updated = client.execute(whole, &[&epoch]).map_err(failed(DOING));
+                let updated = client.execute(&whole, &[&epoch]).map_err(failed(DOING));
                 let _ = told.send(updated.and_then(one));
             }
             Ok(Order::End(told)) => {
-                let end = "UPDATE wattfarm.in_charge SET ends = '-infinity' WHERE epoch = $1";
                 // An error means that it ends by its time.
-                let _ = client.execute(end, &[&epoch]);
+                let _ = client.execute(&end, &[&epoch]);
                 let _ = told.send(());
                 return;
             }
             Err(RecvTimeoutError::Timeout) => {
-                let renewed = client.execute(renew, &[&epoch, &TERM_SECONDS]);
+                let renewed = client.execute(&renew, &[&epoch, &TERM_SECONDS]);
                 if let Err(error) = renewed
                     .map_err(failed("stay in charge of the database"))
                     .and_then(one)
                 {
                     tracing::error!(
                         error = format!("{:#}", anyhow::Error::from(error)),
+                        %shard,
                         "no longer in charge"
                     );
                     lost.send_replace(true);
@@ -172,30 +233,41 @@ fn keep(
     }
 }
 
-/// The new epoch; `None` if somebody is in charge.
-fn take(client: &mut Client, claim: Claim) -> Result<Option<i64>, StoreError> {
-    // Two at once would both make the tables; the number is any that nobody else uses.
-    let lock = "SELECT pg_advisory_lock(3735928559)";
-    client.batch_execute(lock).map_err(failed(DOING))?;
-    let taken = take_locked(client, claim);
-    client
-        .batch_execute("SELECT pg_advisory_unlock(3735928559)")
-        .map_err(failed(DOING))?;
+/// The new epoch, and the shard's block; `None` if somebody is in charge.
+fn take(
+    client: &mut Client,
+    shard: Shard,
+    claim: Claim,
+    calls: &str,
+) -> Result<Option<(i64, u64)>, StoreError> {
+    client.batch_execute(LOCK).map_err(failed(DOING))?;
+    let taken = take_locked(client, shard, claim, calls);
+    client.batch_execute(UNLOCK).map_err(failed(DOING))?;
     taken
 }
 
-fn take_locked(client: &mut Client, claim: Claim) -> Result<Option<i64>, StoreError> {
-    let there = client.query_one(IS_THERE, &[]).map_err(failed(DOING))?;
-    if !there.get::<_, bool>(0) {
-        make_tables(client)?;
-    }
-    let row = client
-        .query_opt("SELECT form, is_whole FROM wattfarm.in_charge", &[])
+fn take_locked(
+    client: &mut Client,
+    shard: Shard,
+    claim: Claim,
+    calls: &str,
+) -> Result<Option<(i64, u64)>, StoreError> {
+    let schema = shard.schema();
+    let there = client
+        .query_one(IS_THERE, &[&schema])
         .map_err(failed(DOING))?;
-    if let Some(row) = &row {
-        let (form, is_whole): (i32, bool) = (row.get(0), row.get(1));
+    let new = (FORM, claim == Claim::Whole, 0);
+    if !there.get::<_, bool>(0) {
+        if shard != Shard::HOME {
+            return Ok(None);
+        }
+        make_tables(client, shard, new)?;
+    } else {
+        let found = format!("SELECT form, is_whole FROM {schema}.in_charge");
+        let row = client.query_opt(&found, &[]).map_err(failed(DOING))?;
+        let (form, is_whole) = row.map_or((FORM, true), |row| (row.get(0), row.get(1)));
         let refuse = |reason: String| Err(StoreError::Database(reason));
-        if form != FORM {
+        if form != FORM && form != FORM_WITHOUT_SHARDS {
             return refuse(format!(
                 "has form {form}, and this coordinator knows {FORM}"
             ));
@@ -209,24 +281,19 @@ fn take_locked(client: &mut Client, claim: Claim) -> Result<Option<i64>, StoreEr
         if claim == Claim::Part {
             return refuse("holds a store already".to_owned());
         }
+        if form == FORM_WITHOUT_SHARDS {
+            make_tables(client, shard, new)?;
+        }
     }
-    let insert = "INSERT INTO wattfarm.in_charge (form, is_whole, epoch, ends, backend, backend_start) \
-                  VALUES ($1, $2, 0, '-infinity', 0, '-infinity') ON CONFLICT DO NOTHING";
-    client
-        .execute(insert, &[&FORM, &(claim == Claim::Whole)])
-        .map_err(failed(DOING))?;
-    // Of another role's connection it may not be seen when it began.
-    let take = "UPDATE wattfarm.in_charge SET epoch = epoch + 1, ends = clock_timestamp() + $1 * interval '1 second', \
-                backend = pg_backend_pid(), backend_start = me.backend_start \
-                FROM pg_stat_activity AS me WHERE me.pid = pg_backend_pid() \
-                AND (ends < clock_timestamp() OR NOT EXISTS (SELECT 1 FROM pg_stat_activity AS other \
-                WHERE other.pid = in_charge.backend \
-                AND COALESCE(other.backend_start, in_charge.backend_start) = in_charge.backend_start)) \
-                RETURNING epoch";
+    let take = format!(
+        "UPDATE {schema}.in_charge SET epoch = epoch + 1, ends = clock_timestamp() + $1 * interval '1 second', \
+         backend = pg_backend_pid(), backend_start = me.backend_start, address = $2, form = $3 \
+         FROM pg_stat_activity AS me WHERE me.pid = pg_backend_pid() AND {IS_FREE} RETURNING epoch, block"
+    );
     let taken = client
-        .query_opt(take, &[&TERM_SECONDS])
+        .query_opt(&take, &[&TERM_SECONDS, &calls, &FORM])
         .map_err(failed(DOING))?;
-    Ok(taken.map(|row| row.get(0)))
+    Ok(taken.map(|row| (row.get(0), row.get::<_, i64>(1).cast_unsigned())))
 }
 
 /// Asks the database something on a thread where that may block.

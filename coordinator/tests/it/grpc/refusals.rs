@@ -274,6 +274,7 @@ async fn bad_proposals_name_their_field() {
     let request = v1::WatchMeasurementsRequest {
         after_sequence: 10,
         after_retraction: 0,
+        ..Default::default()
     };
     let ahead = farm
         .operator

@@ -55,6 +55,7 @@ async fn whoever_follows_hears_of_a_retraction() {
         let request = v1::WatchMeasurementsRequest {
             after_sequence: 3,
             after_retraction,
+            ..Default::default()
         };
         let stream = farm.operator.trainer().watch_measurements(request).await;
         let mut stream = stream.expect("the key").into_inner();

@@ -134,7 +134,7 @@ fn apply(
                 store,
                 now,
                 Enroll {
-                    token,
+                    token: Some(token),
                     credential: credential(device),
                     name: format!("device {device}"),
                     platform: platform(number),
