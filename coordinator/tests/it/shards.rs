@@ -15,6 +15,7 @@ use wattfarm_coordinator::certs::Certificates;
 use wattfarm_coordinator::store::{Place, Shard, verify};
 use wattfarm_cost::Platform;
 use wattfarm_proto::connect::{Connection, unary};
+use wattfarm_proto::error::reason;
 use wattfarm_proto::tls::TlsArgs;
 use wattfarm_proto::{block, v1};
 
@@ -121,6 +122,29 @@ async fn set_up(operators: &[Connection; 2], platforms: &[Platform]) {
         let asked = other.models().request_models(unary(request)).await;
         asked.expect("a good request");
     }
+}
+
+/// An agent can't become one of a platform that another shard has: it hears so, and its new token stays unused.
+async fn no_agent_changes_shards(operator: &Connection, platforms: &[Platform]) {
+    let token = operator
+        .farm()
+        .create_token(unary(v1::CreateTokenRequest::default()))
+        .await;
+    let moved = v1::EnrollRequest {
+        token: token.expect("the key").into_inner().token,
+        credential: vec![0; 32],
+        name: "agent 0".to_owned(),
+        platform: Some((&platforms[1]).into()),
+    };
+    let refused = operator.agents().enroll(unary(moved.clone())).await;
+    let refused = refused.expect_err("it is another shard's");
+    assert_eq!(reason(&refused), "ENROLLED_ELSEWHERE", "{refused}");
+    let stayed = v1::EnrollRequest {
+        platform: Some((&platforms[0]).into()),
+        ..moved
+    };
+    let enrolled = operator.agents().enroll(unary(stayed)).await;
+    enrolled.expect("a good token");
 }
 
 /// Proposes layers of these numbers for the campaign of each platform.
@@ -281,6 +305,7 @@ async fn either_of_two_coordinators_may_die() {
     for operator in &operators {
         sees_all(operator, platforms.len()).await;
     }
+    no_agent_changes_shards(&operators[1], &platforms).await;
     forged_calls_are_refused(&coordinators[0].address, &operators[1]).await;
     drop(operators);
 
