@@ -66,12 +66,12 @@ gpu-kit: setup ## makes target/gpu-kit, a folder that measures a box with an NVI
 test-gpu-kit: gpu-kit ## runs the kit for two minutes on the CPU, with a simulated driver
 	LIBTORCH=$(LIBTORCH) deploy/gpu-kit/test.sh $(KIT) $(TARGET)/release
 
-# What Python's tests want, once.
-define PYTHON_TEST_PACKAGES
-cmp --silent python/requirements-test.txt target/python/installed.txt || { rm -rf target/python && \
-	python3 -m pip install --quiet --target target/python -r python/requirements-test.txt && \
-	cp python/requirements-test.txt target/python/installed.txt; }
+# Packages of Python's that tests want, once: those that a file lists, into a folder.
+define PYTHON_PACKAGES
+cmp --silent $(1) $(2)/installed.txt || { rm -rf $(2) && python3 -m pip install --quiet --target $(2) -r $(1) && \
+	cp $(1) $(2)/installed.txt; }
 endef
+PYTHON_TEST_PACKAGES = $(call PYTHON_PACKAGES,python/requirements-test.txt,target/python)
 
 # The whole workspace is built first: some tests start the other packages' binaries. Python's packages go into a folder of
 # ours: a system's own Python may refuse to install any.
@@ -99,14 +99,19 @@ bench-farm: ## loads the real coordinator over loopback with AGENTS=1000 and JOB
 soak: ## keeps the real coordinator under load for MINUTES=10: nothing may grow
 	$(COORDINATOR_TESTS) --ignored --nocapture load::soak::nothing_grows
 
-# Builds the package where it lies, in python/wattfarm, and tests it against a real farm.
-python: pip ## builds and tests the Python package
+# Builds the package where it lies, in python/wattfarm, and tests it against a real farm. Networks from PyTorch's modules are
+# tested where torch and onnxscript can be imported: TORCH=1 brings them.
+PYTHON_PATH := target/python:target/python-notebook:target/python-torch$(if $(PYTHONPATH),:$(PYTHONPATH))
+python: pip ## builds and tests the Python package; TORCH=1 gets PyTorch for it (5 GB, once)
 	cargo build
 	cargo fmt --manifest-path python/Cargo.toml --check
 	cargo clippy --release --manifest-path python/Cargo.toml -- -D warnings
 	@$(PYTHON_TEST_PACKAGES)
-	PYTHONPATH=target/python python3 python/build.py
-	PYTHONPATH=target/python WATTFARM_BINARIES=$(TARGET)/debug python3 python/tests/test_package.py
+	@$(call PYTHON_PACKAGES,python/requirements-notebook.txt,target/python-notebook)
+	@$(if $(TORCH),$(call PYTHON_PACKAGES,python/requirements-torch.txt,target/python-torch))
+	PYTHONPATH=$(PYTHON_PATH) python3 python/build.py
+	@for test in package torch notebook; do echo "python/tests/test_$$test.py"; \
+		PYTHONPATH=$(PYTHON_PATH) WATTFARM_BINARIES=$(TARGET)/debug python3 python/tests/test_$$test.py || exit 1; done
 
 bench-predict: ## times predictions of single layers, by WATTFARM_MODELS=models.json or the largest model that there may be
 	cargo test --release --package wattfarm-cost --test speed -- --ignored --nocapture

@@ -1,6 +1,8 @@
 //! Wattfarm's arithmetic for Python: networks, models and predictions of them, as `cost` has them. What is not a number or a
 //! text goes over as JSON; `wattfarm/__init__.py` gives it types.
 
+mod source;
+
 use std::path::PathBuf;
 
 use prost::Message as _;
@@ -14,6 +16,8 @@ use wattfarm_cost::network::{Change, Coverage, Node, Sizes, Source, Step, zoo};
 use wattfarm_cost::{Dtype, Layer, ModelSet, Platform, model, pareto};
 use wattfarm_proto::convert::required;
 use wattfarm_proto::v1;
+
+use source::Source as File;
 
 pyo3::create_exception!(
     _native,
@@ -73,17 +77,18 @@ impl Network {
         Ok(Self::alone(network))
     }
 
-    /// The network of an ONNX file; its weights are not read.
+    /// The network of an ONNX file; its weights are not read. A path is its name, if it is given none.
     #[staticmethod]
     fn onnx(
-        path: PathBuf,
+        file: File<'_>,
+        name: Option<String>,
         batch: Option<u64>,
         item: Option<Vec<u64>>,
         named: Vec<(String, Vec<u64>)>,
         dtype: Option<&str>,
     ) -> PyResult<Self> {
-        let model = wattfarm_onnx::open(&path).map_err(refused)?;
-        let name = path.file_stem().unwrap_or_default().to_string_lossy();
+        let model = file.onnx().map_err(refused)?;
+        let name = name.unwrap_or_else(|| file.name());
         let dtype = dtype.map(parsed::<Dtype>).transpose()?;
         let converted = model
             .network(
@@ -103,13 +108,14 @@ impl Network {
     #[staticmethod]
     fn caffe(
         path: PathBuf,
+        name: Option<String>,
         batch: Option<u64>,
         item: Option<Vec<u64>>,
         named: Vec<(String, Vec<u64>)>,
         dtype: Option<&str>,
     ) -> PyResult<Self> {
         let model = wattfarm_caffe::open(&path).map_err(refused)?;
-        let name = path.file_stem().unwrap_or_default().to_string_lossy();
+        let name = name.unwrap_or_else(|| source::stem(&path));
         let dtype = dtype.map(parsed::<Dtype>).transpose()?;
         let converted = model
             .network(
@@ -212,6 +218,14 @@ impl Network {
     }
 }
 
+/// A prediction and, apart from it, what a call from Python takes longer.
+#[derive(serde::Serialize)]
+struct Called {
+    #[serde(flatten)]
+    prediction: model::NetworkPrediction,
+    python_overhead_ms: Option<f64>,
+}
+
 /// The models of one platform.
 #[pyclass(frozen, module = "wattfarm._native")]
 struct Models(ModelSet);
@@ -267,11 +281,15 @@ impl Models {
         to_json(&self.0.models.iter().map(one).collect::<Vec<Json>>())
     }
 
-    /// A network's prediction as JSON.
-    fn predict(&self, network: &Network) -> PyResult<String> {
+    /// A network's prediction as JSON, with what Python adds to it where each of its operators takes so much longer there.
+    fn predict(&self, network: &Network, python_us: Option<f64>) -> PyResult<String> {
         let mut prediction = model::predict(&network.network, &self.0);
         prediction.warnings.extend(network.warnings());
-        to_json(&prediction)
+        let operators = network.network.layers().count() as f64;
+        to_json(&Called {
+            prediction,
+            python_overhead_ms: python_us.map(|us| operators * us / 1e3),
+        })
     }
 }
 

@@ -1,6 +1,7 @@
 """The package `wattfarm`, against a real coordinator and trainer and an agent that measures by a law. `make python` runs this.
 """
 
+import io
 import math
 import pathlib
 import sys
@@ -32,6 +33,17 @@ class Networks(unittest.TestCase):
         self.assertEqual(first["name"], "conv1")
         self.assertEqual(first["layer"]["kind"], "conv2d")
         self.assertEqual(first["layer"]["out_channels"], 64)
+
+    def test_a_file_may_be_bytes_or_open(self):
+        path = NETWORKS / "resnet18.onnx"
+        known = wattfarm.Network.read(path, batch=3, name="net")
+        with path.open("rb") as file:
+            for source in (path.read_bytes(), io.BytesIO(path.read_bytes()), file):
+                network = wattfarm.Network.read(source, batch=3, name="net")
+                self.assertEqual((network.name, network.layers), ("net", known.layers))
+        for source, reason in ((b"PK", "no whole ONNX file"), (io.StringIO("text"), "read the file"), (7, "has no attribute")):
+            with self.assertRaisesRegex(wattfarm.Error, reason):
+                wattfarm.Network.read(source)
 
     def test_caffes_description_is_read(self):
         nin = wattfarm.Network.read(ROOT / "caffe" / "tests" / "networks" / "nin.prototxt", batch=1)
@@ -114,6 +126,10 @@ class Farm(test_protocol.Farm):
         total = sum(layer["runtime_ms"] for layer in prediction.layers)
         self.assertAlmostEqual(prediction.total["runtime_ms"], total)
         self.assertIsNone(prediction.total["power_w"], "no meter, no power")
+        self.assertIsNone(prediction.python_overhead_ms)
+        from_python = wattfarm.PythonOverhead(us_per_operator=5.0, us_low=4.0, us_high=6.0, rounds=8)
+        called = models.predict(network, python=from_python)
+        self.assertEqual((called.python_overhead_ms, called.total), (2 * 5.0 / 1e3, prediction.total), "a term apart")
 
         with tempfile.TemporaryDirectory() as folder:
             path = pathlib.Path(folder, "models.json")

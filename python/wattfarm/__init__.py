@@ -14,6 +14,7 @@ import os
 import typing
 
 from ._native import Error, epr, pareto_front
+from ._overhead import PythonOverhead, measure_python_overhead
 from ._prediction import LayerPrediction, Prediction, Total
 from .models import ModelSummary, Models
 from .network import LayerDescription, Network
@@ -32,8 +33,10 @@ __all__ = [
     "Network",
     "Platform",
     "Prediction",
+    "PythonOverhead",
     "Total",
     "epr",
+    "measure_python_overhead",
     "pareto_front",
     "predict",
 ]

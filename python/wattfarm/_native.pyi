@@ -1,6 +1,7 @@
 """The compiled part: `python/src/lib.rs`. Texts named JSON are what their names say."""
 
 import os
+import typing
 from collections.abc import Sequence
 
 class Error(ValueError): ...
@@ -10,7 +11,8 @@ class Network:
     def built_in(name: str, batch: int | None, dtype: str) -> Network: ...
     @staticmethod
     def onnx(
-        path: str | os.PathLike[str],
+        file: str | os.PathLike[str] | bytes | typing.BinaryIO,
+        name: str | None,
         batch: int | None,
         item: Sequence[int] | None,
         named: Sequence[tuple[str, Sequence[int]]],
@@ -19,6 +21,7 @@ class Network:
     @staticmethod
     def caffe(
         path: str | os.PathLike[str],
+        name: str | None,
         batch: int | None,
         item: Sequence[int] | None,
         named: Sequence[tuple[str, Sequence[int]]],
@@ -44,7 +47,7 @@ class Models:
     @property
     def platform(self) -> str: ...
     def list(self) -> str: ...
-    def predict(self, network: Network) -> str: ...
+    def predict(self, network: Network, python_us: float | None) -> str: ...
 
 def epr(error: float, alpha: float, energy_mj_per_item: float) -> float: ...
 def pareto_front(points: Sequence[tuple[float, float]]) -> list[bool]: ...

@@ -52,6 +52,9 @@ class Prediction:
     total: Total
     #: What a reader must know before trusting the figures.
     warnings: list[str]
+    #: What an eager call from Python takes beyond `total["runtime_ms"]`, in which it is not; None where it wasn't asked for. It
+    #: counts the network's layers, each called as a module.
+    python_overhead_ms: float | None
 
     @classmethod
     def of_json(cls, text: str) -> Prediction:

@@ -8,6 +8,7 @@ import pathlib
 import typing
 
 from . import _native
+from ._overhead import PythonOverhead
 from ._prediction import Prediction
 from .network import Network
 
@@ -47,9 +48,10 @@ class Models:
     def __iter__(self) -> typing.Iterator[ModelSummary]:
         return iter(json.loads(self._native.list()))
 
-    def predict(self, network: Network) -> Prediction:
-        """What a network will cost, layer by layer."""
-        return Prediction.of_json(self._native.predict(network._native))
+    def predict(self, network: Network, *, python: PythonOverhead | None = None) -> Prediction:
+        """What a network will cost, layer by layer, when libtorch runs it. With what Python itself costs an operator on this
+        machine, as `measure_python_overhead` finds it, the prediction has that for the network's layers as a term apart."""
+        return Prediction.of_json(self._native.predict(network._native, None if python is None else python.us_per_operator))
 
     def __repr__(self) -> str:
         return f"<wattfarm.Models of {self.platform}>"

@@ -10,6 +10,11 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from . import _native
 
+if typing.TYPE_CHECKING:
+    import torch
+
+    from ._torch import Argument
+
 #: A field of a layer: a size, sizes, a switch or a word.
 Field = int | bool | str | Sequence[int]
 
@@ -35,30 +40,57 @@ class Network:
     @classmethod
     def read(
         cls,
-        source: str | os.PathLike[str],
+        source: str | os.PathLike[str] | bytes | typing.BinaryIO,
         *,
         batch: int | None = None,
         item: Sequence[int] | None = None,
         inputs: Mapping[str, Sequence[int]] | None = None,
         dtype: str | None = None,
+        name: str | None = None,
     ) -> Network:
-        """An ONNX file, Caffe's prototxt, or a built-in network's name.
+        """An ONNX file (its path, its bytes, or the file opened for reading bytes), Caffe's prototxt (its path), or a built-in
+        network's name.
 
         `item` is the shape of one item of the first input, `inputs` has that of named ones or the size of a named axis:
-        what a file leaves open, or other sizes than it has. `dtype` is a file's own, or f32, if left out.
+        what a file leaves open, or other sizes than it has. `dtype` is a file's own, or f32, if left out; `name` is its path's.
         """
         named = [(name, list(shape)) for name, shape in (inputs or {}).items()]
         shape = None if item is None else list(item)
+        if not isinstance(source, str | os.PathLike):
+            return cls(_native.Network.onnx(source, name, batch, shape, named, dtype))
         match pathlib.Path(source).suffix:
             case ".onnx":
-                native = _native.Network.onnx(source, batch, shape, named, dtype)
+                native = _native.Network.onnx(source, name, batch, shape, named, dtype)
             case ".prototxt":
-                native = _native.Network.caffe(source, batch, shape, named, dtype)
+                native = _native.Network.caffe(source, name, batch, shape, named, dtype)
             case _ if item is not None or inputs:
                 raise _native.Error(f"`{source}` is a built-in network: its input has a size of its own")
             case _:
                 native = _native.Network.built_in(str(source), batch, dtype or "f32")
         return cls(native)
+
+    @classmethod
+    def from_torch(
+        cls,
+        module: torch.nn.Module,
+        *arguments: Argument,
+        keywords: Mapping[str, Argument] | None = None,
+        name: str | None = None,
+        dtype: str | None = None,
+    ) -> Network:
+        """A module of PyTorch, called in inference with these arguments: tensors, of which only shape and type are looked at,
+        or shapes alone, batch first, for tensors of the module's own type. The first is the network's input.
+
+            Network.from_torch(torchvision.models.resnet50(weights=None), (8, 3, 224, 224))
+
+        PyTorch's own exporter to ONNX traces the module without values: no weight is read, and one whose weights are on the
+        meta device does as well. Needs torch and onnxscript. Raises `Error` where the module cannot be traced, for one because
+        what it computes depends on values, and says in which part of it. `dtype` is that of its weights if left out.
+        """
+        from . import _torch
+
+        file = _torch.exported(module, arguments, keywords or {})
+        return cls.read(file, name=name or type(module).__name__, dtype=dtype)
 
     @classmethod
     def of_layers(cls, name: str, layers: Iterable[tuple[str, Mapping[str, Field]]]) -> Network:
