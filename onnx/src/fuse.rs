@@ -49,7 +49,7 @@ pub(crate) struct Patterns<'a> {
     infos: &'a [Option<Info>],
     /// The step that makes a tensor.
     makers: Vec<Option<usize>>,
-    /// The steps that read it; the graph's outputs are read by nobody's step, `usize::MAX`.
+    /// The steps that read its values, and not only its shape; the graph's outputs are read by nobody's step, `usize::MAX`.
     readers: Vec<Vec<usize>>,
     roles: Vec<Role>,
 }
@@ -69,8 +69,11 @@ pub(crate) fn roles(graph: &Graph, infos: &[Option<Info>]) -> Vec<Role> {
         for &output in step.outputs.iter().flatten() {
             makers[output] = Some(index);
         }
-        for &input in step.inputs.iter().flatten() {
-            readers[input].push(index);
+        let is_constant = |output: &TensorId| infos[*output].as_ref().is_some_and(|it| it.constant);
+        if !step.outputs.iter().flatten().all(is_constant) {
+            for &input in step.inputs.iter().flatten() {
+                readers[input].push(index);
+            }
         }
     }
     for &output in &graph.outputs {
@@ -640,6 +643,17 @@ impl Patterns<'_> {
                 parts.insert(transposition);
                 order_seen = order_seen.iter().map(|&axis| inner[axis]).collect();
                 tensor = of;
+            } else if let Some((steps, of)) = self.swapped_apart(tensor) {
+                parts.extend(steps);
+                let rank = order_seen.len();
+                for axis in &mut order_seen {
+                    *axis = match *axis {
+                        axis if axis == rank - 1 => rank - 2,
+                        axis if axis == rank - 2 => rank - 1,
+                        axis => axis,
+                    };
+                }
+                tensor = of;
             } else {
                 break;
             }
@@ -648,6 +662,33 @@ impl Patterns<'_> {
             tensor,
             order: order_seen,
         }
+    }
+}
+
+impl Patterns<'_> {
+    /// The last two axes swapped between a reshape that joins those before them and one that parts them again, as PyTorch's
+    /// newer exporter writes it: the three steps, and what they read.
+    fn swapped_apart(&self, tensor: TensorId) -> Option<([usize; 3], TensorId)> {
+        let parting = self.made_by(tensor, "Reshape")?;
+        let swapped = self.input(parting, 0)?;
+        let swap = self.made_by(swapped, "Transpose")?;
+        let joined = self.input(swap, 0)?;
+        let joining = self.made_by(joined, "Reshape")?;
+        let of = self.input(joining, 0)?;
+        let shape = |tensor: TensorId| Some(self.info(tensor)?.shape.as_slice());
+        let (from, between, to) = (shape(of)?, shape(joined)?, shape(tensor)?);
+        let (&[.., rows, columns], &[_, one, other]) = (from, between) else {
+            return None;
+        };
+        let is_swap = order(&self.step(swap).node, 3).is_ok_and(|order| order == [0, 2, 1])
+            && (one, other) == (rows, columns)
+            && to.len() == from.len()
+            && to[..to.len() - 2] == from[..from.len() - 2]
+            && to.ends_with(&[columns, rows]);
+        let alone = [swapped, joined]
+            .iter()
+            .all(|&tensor| self.readers[tensor].len() == 1);
+        (is_swap && alone).then_some(([parting, swap, joining], of))
     }
 }
 

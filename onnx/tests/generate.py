@@ -225,6 +225,8 @@ def networks(folder):
     export(folder / "gpt2_block-dynamo.onnx", GptBlock(), tokens, "dynamo", False, 18)
     vit = models.vision_transformer.EncoderBlock(3, 192, 768, 0.0, 0.0)
     export(folder / "vit_block-dynamo.onnx", vit, (torch.zeros(2, 197, 192),), "dynamo", False, 20)
+    export(folder / "attention.onnx", FusedAttention(), (torch.zeros(2, 50, 192),), opset=17)
+    export(folder / "attention-dynamo.onnx", FusedAttention(), (torch.zeros(2, 50, 192),), "dynamo", False, 18)
     export(folder / "attention-opset23.onnx", FusedAttention(), (torch.zeros(2, 50, 192),), "dynamo", False, 23)
     export(folder / "recurrent.onnx", Recurrent(), (torch.zeros(2, 20, dtype=torch.int64),), names=["ids"], opset=14)
     export(folder / "segmentation.onnx", Segmentation(), image(64), opset=11)

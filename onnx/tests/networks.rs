@@ -172,6 +172,28 @@ fn what_exporters_spell_out_is_one_layer() {
     );
 }
 
+/// However an exporter takes attention's one call apart, what is copied is what the module itself has moved: its projections,
+/// once, and what comes out.
+#[test]
+fn attentions_one_call_copies_nothing_of_its_own() {
+    for name in ["attention", "attention-dynamo", "attention-opset23"] {
+        let Converted { network, coverage } = read(&format!("{name}.onnx"), &at_batch(2));
+        let found: Vec<&str> = network
+            .layers()
+            .map(|(_, layer)| layer.kind().name())
+            .collect();
+        assert_eq!(
+            found,
+            ["linear", "permute", "attention", "permute", "linear"],
+            "{name}"
+        );
+        assert!(
+            coverage.stand_ins.is_empty() && coverage.uncosted.is_empty(),
+            "{name}: {coverage:?}"
+        );
+    }
+}
+
 #[test]
 fn both_exporters_make_one_network() {
     let work = |name: &str| {

@@ -23,6 +23,9 @@ if typing.TYPE_CHECKING:
     #: An argument of a module's call: a tensor, of which only shape and type are looked at, or the shape of one.
     Argument = torch.Tensor | Sequence[int]
 
+#: ONNX's version that is the first to have attention as one operator, and group normalisation with its weights.
+OPSET = 23
+
 #: Values of a constant that is kept whole: shapes are made of such.
 VALUES_MAX = 64
 
@@ -51,7 +54,7 @@ def exported(module: torch.nn.Module, arguments: Sequence[Argument], keywords: M
             raise _native.Error(f"`{own}` cannot be traced{_where(module, error)}: {_told(error)}") from error
         try:
             # Not optimised: batch normalisation stays apart from convolutions, as PyTorch runs it.
-            translated = torch.onnx.export(program, dynamo=True, optimize=False, verbose=False)
+            translated = torch.onnx.export(program, dynamo=True, optimize=False, verbose=False, opset_version=OPSET)
         except Exception as error:
             raise _native.Error(f"`{own}` cannot be translated to ONNX: {_told(_first(error))}") from error
         return _without_weights(translated.model, ir)

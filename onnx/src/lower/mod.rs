@@ -195,9 +195,13 @@ impl Lowering<'_> {
         }
         self.coverage.parameters = self.parameters();
         if self.net.steps() == 0 {
-            return Err(OnnxError::Graph(
-                "has no layers: everything in it is constant or free".to_owned(),
-            ));
+            return Err(OnnxError::Graph(match self.coverage.uncosted.first() {
+                None => "has no layers: everything in it is constant or free".to_owned(),
+                Some(first) => format!(
+                    "has no layers: none stands for `{}` ({}), and what else there may be is constant or free",
+                    first.node, first.operator
+                ),
+            }));
         }
         let network = self.net.finish()?;
         self.coverage.count_layers(&network);

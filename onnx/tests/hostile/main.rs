@@ -115,6 +115,25 @@ fn an_unknown_operator_is_a_warning_where_its_shape_is_written() {
     );
 }
 
+#[test]
+fn a_graph_of_which_nothing_is_costed_says_so() {
+    let volume = node("Conv", &["x", "w"], "y").text(3, "stem");
+    assert_eq!(
+        refused(&model(
+            &[1, 2, 4, 4, 4],
+            &[volume],
+            &[weight("w", &[3, 2, 1, 1, 1])],
+            &[]
+        )),
+        "the graph has no layers: none stands for `stem` (Conv), and what else there may be is constant or free"
+    );
+    let nothing = [node("Identity", &["x"], "y")];
+    assert_eq!(
+        refused(&model(&[1, 4], &nothing, &[], &[])),
+        "the graph has no layers: everything in it is constant or free"
+    );
+}
+
 /// Each level of functions calls the next ten times: a file of a kilobyte that would be a thousand million nodes.
 #[test]
 fn functions_that_call_each_other_are_bounded() {
