@@ -97,7 +97,7 @@ fn judge(looks: &[Look], store: &Path) {
     let last = rest.last().expect("there are seconds");
     let jobs = last.done - warm_up.last().expect("there are seconds").done;
     let (before, after) = (memory(warm_up), memory(rest));
-    let allowed = (jobs * BYTES_A_JOB >> 20) + SCATTER_MIB;
+    let allowed = ((jobs * BYTES_A_JOB) >> 20) + SCATTER_MIB;
     let disk = disk_mib(store);
     let data = last.done as f64 / 1024.0;
     println!(
@@ -164,6 +164,7 @@ async fn follow(trainer: Connection) {
         let request = v1::WatchMeasurementsRequest {
             after_sequence: last,
             after_retraction: 0,
+            ..Default::default()
         };
         let stream = trainer.trainer().watch_measurements(request).await;
         let mut stream = stream.expect("the key").into_inner();
