@@ -386,6 +386,30 @@ fn an_unknown_network_is_exit_code_4() {
     }
 }
 
+#[test]
+fn models_that_come_along_are_found_and_predict() {
+    let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/../platforms");
+    let files = std::fs::read_dir(folder).expect("a folder");
+    let names: Vec<String> = files
+        .filter_map(|file| file.expect("a file").file_name().into_string().ok())
+        .filter_map(|name| name.strip_suffix(".json").map(str::to_owned))
+        .collect();
+    assert!(!names.is_empty());
+    for name in names {
+        let output = Command::new(env!("CARGO_BIN_EXE_wattfarm"))
+            .args(["predict", "resnet50", "--models", &name, "--format", "json"])
+            .env("WATTFARM_PLATFORMS", folder)
+            .output()
+            .expect("runs");
+        assert_eq!(exit_code(&output), 0, "{name}: {}", text(&output.stderr));
+        let told: serde_json::Value = serde_json::from_slice(&output.stdout).expect("JSON");
+        assert!(
+            told["total"]["items_per_s"].as_f64() > Some(0.0),
+            "{name}: every layer has a model"
+        );
+    }
+}
+
 /// Wherever a network is named with its batch, as `--exclude` does as well.
 #[test]
 fn a_network_named_with_its_batch_may_be_a_file() {

@@ -26,7 +26,7 @@ enum Stratum {
     Excitation,
     /// A linear layer in disguise: the kernel is as large as the input.
     Dense,
-    /// A few groups.
+    /// Groups of several channels.
     Grouped,
     /// What networks seldom have, so that the model has seen it.
     Odd,
@@ -42,7 +42,7 @@ const STRATA: [(f64, Stratum); 11] = [
     (4.0, Stratum::Rectangular),
     (3.0, Stratum::Excitation),
     (4.0, Stratum::Dense),
-    (3.0, Stratum::Grouped),
+    (7.0, Stratum::Grouped),
     (3.0, Stratum::Odd),
 ];
 
@@ -210,18 +210,31 @@ fn dense(draw: &mut Draw) -> Conv2d {
     square(extent, in_channels, out_channels, extent)
 }
 
+/// Most often as in ResNeXt and RegNet: 3x3, with as many channels before as behind, in groups of a width that a whole network
+/// shares.
 fn grouped(draw: &mut Draw) -> Conv2d {
-    let extent = draw.extent(7, 56);
-    let groups = draw.one_of(&[2, 2, 3, 4, 8, 32, 32]);
-    let width_max = (channels_max(extent) / groups).max(4);
-    let in_channels = groups * draw.size(2, width_max);
-    let out_channels = groups * draw.size(2, width_max);
-    let kernel = draw.one_of(&[1, 3, 3, 5]);
-    let conv = same(Conv2d {
-        groups,
-        ..square(extent, in_channels, out_channels, kernel)
-    });
-    if draw.chance(0.2) {
+    let extent = draw.extent(7, 112);
+    let conv = if draw.chance(0.7) {
+        let width = draw.one_of(&[4, 8, 8, 16, 16, 24, 32, 48, 64, 112]);
+        let channels = draw.channels(16, channels_max(extent));
+        let groups = (channels / width).max(2);
+        Conv2d {
+            groups,
+            ..square(extent, groups * width, groups * width, 3)
+        }
+    } else {
+        let groups = draw.one_of(&[2, 2, 3, 4, 8, 32, 32]);
+        let width_max = (channels_max(extent) / groups).max(4);
+        let in_channels = groups * draw.size(2, width_max);
+        let out_channels = groups * draw.size(2, width_max);
+        let kernel = draw.one_of(&[1, 3, 3, 5]);
+        Conv2d {
+            groups,
+            ..square(extent, in_channels, out_channels, kernel)
+        }
+    };
+    let conv = same(conv);
+    if draw.chance(0.25) {
         halving(conv)
     } else {
         conv
