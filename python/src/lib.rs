@@ -224,6 +224,8 @@ struct Called {
     #[serde(flatten)]
     prediction: model::NetworkPrediction,
     python_overhead_ms: Option<f64>,
+    python_overhead_ms_low: Option<f64>,
+    python_overhead_ms_high: Option<f64>,
 }
 
 /// The models of one platform.
@@ -281,14 +283,18 @@ impl Models {
         to_json(&self.0.models.iter().map(one).collect::<Vec<Json>>())
     }
 
-    /// A network's prediction as JSON, with what Python adds to it where each of its operators takes so much longer there.
-    fn predict(&self, network: &Network, python_us: Option<f64>) -> PyResult<String> {
+    /// A network's prediction as JSON, with what Python adds to it where each of its operators takes so much longer there:
+    /// microseconds, and their least and most.
+    fn predict(&self, network: &Network, python_us: Option<(f64, f64, f64)>) -> PyResult<String> {
         let mut prediction = model::predict(&network.network, &self.0);
         prediction.warnings.extend(network.warnings());
         let operators = network.network.layers().count() as f64;
+        let ms = |us: f64| operators * us / 1e3;
         to_json(&Called {
             prediction,
-            python_overhead_ms: python_us.map(|us| operators * us / 1e3),
+            python_overhead_ms: python_us.map(|(us, _, _)| ms(us)),
+            python_overhead_ms_low: python_us.map(|(_, low, _)| ms(low)),
+            python_overhead_ms_high: python_us.map(|(_, _, high)| ms(high)),
         })
     }
 }

@@ -129,7 +129,9 @@ class Farm(test_protocol.Farm):
         self.assertIsNone(prediction.python_overhead_ms)
         from_python = wattfarm.PythonOverhead(us_per_operator=5.0, us_low=4.0, us_high=6.0, rounds=8)
         called = models.predict(network, python=from_python)
-        self.assertEqual((called.python_overhead_ms, called.total), (2 * 5.0 / 1e3, prediction.total), "a term apart")
+        apart = (called.python_overhead_ms_low, called.python_overhead_ms, called.python_overhead_ms_high)
+        self.assertEqual(apart, (2 * 4.0 / 1e3, 2 * 5.0 / 1e3, 2 * 6.0 / 1e3))
+        self.assertEqual(called.total, prediction.total, "it is a term apart")
 
         with tempfile.TemporaryDirectory() as folder:
             path = pathlib.Path(folder, "models.json")

@@ -18,7 +18,8 @@ if typing.TYPE_CHECKING:
 class PythonOverhead:
     """Time of an operator called by Python, module by module, beyond that of the same operator called by libtorch."""
 
-    #: Microseconds an operator: the median over the rounds, and the quartiles.
+    #: Microseconds an operator: the median over rounds of narrow and wide blocks, and the quartiles. What the weights around it
+    #: leave in the caches counts for as much as the operator.
     us_per_operator: float
     us_low: float
     us_high: float
@@ -26,13 +27,13 @@ class PythonOverhead:
 
 
 #: Calls in a round of each way: some milliseconds.
-CALLS = 40
+CALLS = 10
 
 
 def measure_python_overhead(seconds: float = 3.0) -> PythonOverhead:
-    """Runs small modules by turns as Python does, eagerly, and as libtorch does, from a trace that its own interpreter runs
-    without optimising it, in this process and on this thread, for about so long. Their tensors are tiny, for what Python adds
-    doesn't go by size. Wants a quiet machine. Raises `Error` where torch isn't installed.
+    """Runs blocks of modules by turns as Python does, eagerly, and as libtorch does, from a trace that its own interpreter runs
+    without optimising it, in this process and on this thread, for about so long. Wants a quiet machine. Raises `Error` where
+    torch isn't installed.
     """
     try:
         import torch
@@ -47,20 +48,46 @@ def measure_python_overhead(seconds: float = 3.0) -> PythonOverhead:
         torch.set_num_threads(threads)
 
 
-def _chains(torch: typing.Any) -> list[tuple[list[torch.nn.Module], torch.Tensor]]:
-    """Modules that come after each other in networks of images and of texts, and what they read."""
+#: Blocks in a chain, and the operators of each: five modules and a sum.
+BLOCKS, OPERATORS = 8, 6
+
+
+def _chains(torch: typing.Any) -> list[tuple[torch.nn.Module, torch.Tensor]]:
+    """Residual blocks as networks of images and of texts have them, and what they read: narrow, so that all of it stays in the
+    caches, and wide, so that weights take the interpreter's own data out of them, as they do in a network."""
     nn = torch.nn
-    image = [nn.Conv2d(4, 4, 1, bias=False), nn.BatchNorm2d(4), nn.ReLU(inplace=True), nn.MaxPool2d(1)] * 8
-    text = [nn.LayerNorm(8), nn.Linear(8, 8), nn.GELU(), nn.Linear(8, 8), nn.Dropout(0.1)] * 8
-    return [(image, torch.zeros(1, 4, 2, 2)), (text, torch.zeros(1, 4, 8))]
+
+    class Residual(nn.Module):  # type: ignore[misc, name-defined]
+        def __init__(self, *body: torch.nn.Module) -> None:
+            super().__init__()
+            self.body = nn.Sequential(*body)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return x + self.body(x)
+
+    def conv(channels: int) -> torch.nn.Module:
+        return nn.Conv2d(channels, channels, 3, padding=1, bias=False)
+
+    def image(channels: int) -> torch.nn.Module:
+        norms = nn.BatchNorm2d(channels), nn.BatchNorm2d(channels)
+        return Residual(conv(channels), norms[0], nn.ReLU(inplace=True), conv(channels), norms[1])
+
+    def text(width: int) -> torch.nn.Module:
+        up, down = nn.Linear(width, 4 * width), nn.Linear(4 * width, width)
+        return Residual(nn.LayerNorm(width), up, nn.GELU(), down, nn.Dropout(0.1))
+
+    def chain(block: typing.Callable[[int], torch.nn.Module], width: int) -> torch.nn.Module:
+        return nn.Sequential(*(block(width) for _ in range(BLOCKS)))
+
+    images = [(chain(image, width), torch.zeros(1, width, 2, 2)) for width in (8, 128)]
+    return images + [(chain(text, width), torch.zeros(1, 4, width)) for width in (8, 256)]
 
 
 class _Pair:
-    """A chain of modules, and the trace of it."""
+    """A chain of blocks, and the trace of it."""
 
-    def __init__(self, torch: typing.Any, modules: list[torch.nn.Module], x: torch.Tensor) -> None:
-        self.operators, self.x = len(modules), x
-        self.eager = torch.nn.Sequential(*modules).eval()
+    def __init__(self, torch: typing.Any, chain: torch.nn.Module, x: torch.Tensor) -> None:
+        self.eager, self.x = chain.eval(), x
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             self.traced = torch.jit.trace(self.eager, x, check_trace=False)
@@ -68,7 +95,7 @@ class _Pair:
     def round(self) -> float:
         """Microseconds that an operator takes longer when Python calls it."""
         difference = self._seconds(self.eager) - self._seconds(self.traced)
-        return 1e6 * difference / (CALLS * self.operators)
+        return 1e6 * difference / (CALLS * BLOCKS * OPERATORS)
 
     def _seconds(self, call: typing.Callable[[torch.Tensor], torch.Tensor]) -> float:
         started = time.perf_counter()

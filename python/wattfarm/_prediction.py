@@ -55,6 +55,8 @@ class Prediction:
     #: What an eager call from Python takes beyond `total["runtime_ms"]`, in which it is not; None where it wasn't asked for. It
     #: counts the network's layers, each called as a module.
     python_overhead_ms: float | None
+    python_overhead_ms_low: float | None
+    python_overhead_ms_high: float | None
 
     @classmethod
     def of_json(cls, text: str) -> Prediction:

@@ -51,7 +51,8 @@ class Models:
     def predict(self, network: Network, *, python: PythonOverhead | None = None) -> Prediction:
         """What a network will cost, layer by layer, when libtorch runs it. With what Python itself costs an operator on this
         machine, as `measure_python_overhead` finds it, the prediction has that for the network's layers as a term apart."""
-        return Prediction.of_json(self._native.predict(network._native, None if python is None else python.us_per_operator))
+        us = None if python is None else (python.us_per_operator, python.us_low, python.us_high)
+        return Prediction.of_json(self._native.predict(network._native, us))
 
     def __repr__(self) -> str:
         return f"<wattfarm.Models of {self.platform}>"
