@@ -11,7 +11,7 @@ use wattfarm_proto::error::FieldError;
 use wattfarm_proto::v1;
 
 use crate::fit::{self, FitError, Origin, Sample};
-use crate::service::samples;
+use crate::service::{Cursors, samples};
 
 /// Why nothing could be rebuilt.
 #[derive(Debug, thiserror::Error)]
@@ -55,13 +55,12 @@ pub async fn rebuild(
     models: &[Model],
     threads: usize,
 ) -> Result<Vec<Outcome>, RebuildError> {
-    let through = models.iter().map(|model| model.provenance.through_sequence);
-    let measured = measured(connection, through.max().unwrap_or(0)).await?;
+    let measured = measured(connection).await?;
     let outcome = |model| outcome(model, &measured, threads);
     Ok(models.iter().map(outcome).collect())
 }
 
-/// What the coordinator has, up to a measurement.
+/// What the coordinator has.
 #[derive(Default)]
 struct Measured {
     /// Every sample by model and recipe, with its measurement's place.
@@ -99,32 +98,30 @@ impl Measured {
     }
 }
 
-async fn measured(connection: &Connection, through: u64) -> Result<Measured, RebuildError> {
+async fn measured(connection: &Connection) -> Result<Measured, RebuildError> {
     let mut found = Measured::default();
-    let request = Request::new(v1::WatchMeasurementsRequest::default());
+    let request = Request::new(v1::WatchMeasurementsRequest {
+        by_block: true,
+        ..Default::default()
+    });
     let stream = connection.trainer().watch_measurements(request).await;
     let mut stream = stream.map_err(Box::new)?.into_inner();
-    let mut newest = 0;
-    while newest < through {
-        let Some(batch) = stream.message().await.map_err(Box::new)? else {
-            break;
-        };
+    let mut cursors = Cursors::default();
+    while let Some(batch) = stream.message().await.map_err(Box::new)? {
+        let is_newest = cursors.follow(&batch);
         for message in batch.measurements {
-            newest = message.sequence;
-            let measurement =
-                Measurement::try_from(message).map_err(|error| RebuildError::Measurement {
-                    sequence: newest,
-                    error,
-                })?;
+            let sequence = message.sequence;
+            let measurement = Measurement::try_from(message)
+                .map_err(|error| RebuildError::Measurement { sequence, error })?;
             for (key, sample) in samples(&measurement) {
                 let samples = found.samples.entry((key, measurement.recipe));
-                samples.or_default().push((newest, sample));
+                samples.or_default().push((sequence, sample));
             }
         }
         found
             .retracted
             .extend(batch.retractions.iter().map(|one| one.sequence));
-        if newest >= batch.through_sequence {
+        if is_newest {
             break;
         }
     }

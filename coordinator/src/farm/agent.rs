@@ -212,7 +212,10 @@ impl Event for Enroll {
             // The device may have changed since, by a new driver say: from here on it measures for what it is now.
             Some(agent) => Agent {
                 name: self.name,
+                // Among others it is judged anew.
                 odd: agent.odd.filter(|_| agent.platform == platform),
+                quarantined: (agent.quarantined.clone())
+                    .filter(|_| agent.platform == platform || agent.odd.is_none()),
                 platform,
                 seen_at: Some(now),
                 ..agent

@@ -20,6 +20,9 @@ const PEERS_MIN: usize = 3;
 /// apart (arXiv 2208.11035).
 const APART_MAX: f64 = 0.35;
 
+/// Who is known less well than this, as a standard error, judges nobody and is not judged: a layer or two say little.
+const ERROR_MAX: f64 = 0.08;
+
 /// It has to be that far off by so many of its standard errors as well.
 const ERRORS_MIN: f64 = 4.0;
 
@@ -43,24 +46,35 @@ impl Effects {
     }
 }
 
-/// Who is far from the median of all, with how far, in percent.
+/// Who is far from the median of all that are known well enough, with how far, in percent. Nobody where as many are far from it
+/// as are not.
 fn odd(effects: &BTreeMap<AgentId, DeviceEffect>) -> Vec<(AgentId, f64)> {
-    if effects.len() < PEERS_MIN {
+    let known = effects.values();
+    let peers: Vec<&DeviceEffect> = known
+        .filter(|effect| effect.log_error <= ERROR_MAX)
+        .collect();
+    if peers.len() < PEERS_MIN {
         return Vec::new();
     }
-    let mut ratios: Vec<f64> = effects.values().map(|effect| effect.log_ratio).collect();
+    let mut ratios: Vec<f64> = peers.iter().map(|effect| effect.log_ratio).collect();
     ratios.sort_by(f64::total_cmp);
-    let median = ratios[ratios.len() / 2];
+    let middle = [ratios[(ratios.len() - 1) / 2], ratios[ratios.len() / 2]];
+    let median = f64::midpoint(middle[0], middle[1]);
     let is_odd = |effect: &DeviceEffect| {
         let off = (effect.log_ratio - median).abs();
         off > APART_MAX.ln_1p().max(ERRORS_MIN * effect.log_error)
     };
-    let odd = effects.values().filter(|effect| is_odd(effect));
-    odd.map(|effect| {
-        let percent = 100.0 * (effect.log_ratio - median).exp_m1();
-        (effect.agent, percent)
-    })
-    .collect()
+    let odd = peers.iter().filter(|effect| is_odd(effect));
+    let odd: Vec<(AgentId, f64)> = odd
+        .map(|effect| {
+            let percent = 100.0 * (effect.log_ratio - median).exp_m1();
+            (effect.agent, percent)
+        })
+        .collect();
+    match odd.len() * 2 < peers.len() {
+        true => odd,
+        false => Vec::new(),
+    }
 }
 
 impl Farm {

@@ -63,6 +63,7 @@ impl TrainerService for Trainer {
                 measurements: vec![],
                 through_sequence: last,
                 retractions: vec![],
+                ..Default::default()
             })
             .await?;
             let mut last = last;
@@ -78,6 +79,7 @@ impl TrainerService for Trainer {
                         measurements: vec![],
                         through_sequence: last,
                         retractions: news.into_iter().map(Into::into).collect(),
+                        ..Default::default()
                     })
                     .await?;
                 }
@@ -97,6 +99,7 @@ impl TrainerService for Trainer {
                         measurements,
                         through_sequence: last,
                         retractions: vec![],
+                        ..Default::default()
                     })
                     .await?;
                 }

@@ -78,6 +78,12 @@ pub(super) async fn measurements(front: &Arc<Front>, call: &Call) -> Result<Mess
     }
     let board = &front.ways.board;
     let (sender, receiver) = mpsc::channel(MESSAGES_MAX);
+    // Behind a message, a field is the message's own.
+    let blocks = v1::WatchMeasurementsResponse {
+        blocks: board.shards().len() as u32,
+        ..Default::default()
+    };
+    let said = Bytes::from(blocks.encode_to_vec());
     for shard in board.shards() {
         let of_it = |numbers: &[u64]| {
             let numbers = numbers.iter().copied();
@@ -93,7 +99,7 @@ pub(super) async fn measurements(front: &Arc<Front>, call: &Call) -> Result<Mess
         };
         let call = call.saying(part.encode_to_vec());
         let stream = front.ways.pass(shard, &call, None).await?.messages();
-        tokio::spawn(follow(stream, sender.clone()));
+        tokio::spawn(follow(stream, sender.clone(), said.clone()));
     }
     Ok(ReceiverStream::new(receiver))
 }
@@ -138,8 +144,8 @@ pub(super) async fn campaigns(front: &Arc<Front>, call: &Call) -> Result<Message
     Ok(ReceiverStream::new(receiver))
 }
 
-/// Passes messages on until either end is over.
-async fn follow(mut stream: Messages, sender: Sender) {
+/// Passes messages on, with some fields behind each, until either end is over.
+async fn follow(mut stream: Messages, sender: Sender, fields: Bytes) {
     loop {
         let message = tokio::select! {
             biased;
@@ -147,7 +153,7 @@ async fn follow(mut stream: Messages, sender: Sender) {
             message = stream.next() => message,
         };
         let told = match message {
-            Some(message) => message,
+            Some(message) => message.map(|message| [message, fields.clone()].concat().into()),
             // None ends by itself: the others must not be taken for all.
             None => Err(away("a shard has ended".to_owned())),
         };

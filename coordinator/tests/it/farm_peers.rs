@@ -42,6 +42,12 @@ fn the_odd_one_of_three_devices_gets_no_more_jobs_until_an_operator_says_so() {
     // Within what healthy boards differ by, or not known well enough, or by two alone: nothing follows.
     publish(&mut world, &[(a, -0.1), (b, 0.0), (odd, 0.25)], 0.01);
     publish(&mut world, &apart, 0.12);
+    let fourth = world.agent("c");
+    publish(
+        &mut world,
+        &[(a, -0.2), (b, -0.2), (fourth, 0.2), (odd, 0.2)],
+        0.01,
+    );
     publish(&mut world, &apart[1..], 0.01);
     let before = status(&mut world, odd);
     assert_eq!((before.agent.quarantined, before.leases), (None, 2));

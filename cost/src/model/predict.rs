@@ -79,6 +79,25 @@ pub struct NetworkPrediction {
     pub warnings: Vec<String>,
 }
 
+impl NetworkPrediction {
+    /// Sum of the layers' runtimes, in ms: what a layer's share is of. The total has what the platform's networks take over that.
+    pub fn layers_ms(&self) -> Option<f64> {
+        self.total.runtime_ms?;
+        Some(
+            self.layers
+                .iter()
+                .filter_map(|layer| layer.runtime_ms)
+                .sum(),
+        )
+    }
+
+    /// The same of their energy, in mJ.
+    pub fn layers_mj(&self) -> Option<f64> {
+        self.total.energy_mj?;
+        Some(self.layers.iter().filter_map(|layer| layer.energy_mj).sum())
+    }
+}
+
 /// Predicts every layer of `network` and its totals with the models of one platform.
 pub fn predict(network: &Network, models: &ModelSet) -> NetworkPrediction {
     let mut unmodelled: BTreeMap<Kind, Vec<&str>> = BTreeMap::new();
@@ -110,18 +129,23 @@ pub fn predict(network: &Network, models: &ModelSet) -> NetworkPrediction {
         ));
     }
     let additivity = models.additivity();
-    if let Some(found) = additivity.filter(|found| found.correction() != 0.0) {
+    let total = total(network, &layers, models);
+    if let Some(found) = additivity.filter(|found| found.correction() != 0.0)
+        && total.runtime_ms.is_some()
+    {
         warnings.push(format!(
-            "the total is {:+.1} % to the sum of its layers: so are the {} networks measured whole on the platform",
+            "the total is {:+.1} % to the sum of its layers, since {} networks measured whole on the platform were {:+.1} % to theirs on \
+             the mean",
             100.0 * found.correction().exp_m1(),
-            found.networks
+            found.networks,
+            100.0 * found.mean.exp_m1()
         ));
     }
     NetworkPrediction {
         network: network.name().to_owned(),
         batch: network.batch(),
         platform: models.slug.clone(),
-        total: total(network, &layers, models),
+        total,
         layers,
         warnings,
     }
@@ -437,7 +461,7 @@ mod tests {
         assert_eq!(
             prediction.warnings,
             [
-                "the total is +8.7 % to the sum of its layers: so are the 7 networks measured whole on the platform"
+                "the total is +8.7 % to the sum of its layers, since 7 networks measured whole on the platform were +10.0 % to theirs on the mean"
             ]
         );
     }

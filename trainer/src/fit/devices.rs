@@ -18,6 +18,9 @@ use crate::lasso::Cholesky;
 /// other (arXiv 2208.11035).
 const PRIOR: f64 = 0.15;
 
+/// Devices that are farther than this from the median one are not in the mean: twice [`PRIOR`].
+const ALIKE: f64 = 0.3;
+
 /// Devices are told apart only where each of two at least measured so many layers.
 const LAYERS_MIN: usize = 5;
 
@@ -65,12 +68,8 @@ pub(super) fn effects(rows: &[Row], predicted: &[f64]) -> Vec<DeviceEffect> {
         .collect();
     let noise = Noise::of(&mut cells, agents.len());
     let (log_ratios, log_errors) = solve(&cells, agents.len(), &noise);
-    let all: f64 = layers.values().map(|&count| count as f64).sum();
-    let weighted = log_ratios.iter().zip(layers.values());
-    let mean: f64 = weighted
-        .map(|(ratio, &count)| ratio * count as f64)
-        .sum::<f64>()
-        / all;
+    let counts: Vec<usize> = layers.values().copied().collect();
+    let mean = mean_of_alike(&log_ratios, &counts);
     (layers.iter().zip(log_ratios).zip(log_errors))
         .map(|(((&agent, &count), log_ratio), log_error)| DeviceEffect {
             agent,
@@ -79,6 +78,31 @@ pub(super) fn effects(rows: &[Row], predicted: &[f64]) -> Vec<DeviceEffect> {
             log_error,
         })
         .collect()
+}
+
+/// The mean device: the mean, by layers, of those that are within [`ALIKE`] of the median device, so that one that went mad does not
+/// move what the others are predicted.
+fn mean_of_alike(log_ratios: &[f64], layers: &[usize]) -> f64 {
+    let mut order: Vec<(f64, usize)> = log_ratios
+        .iter()
+        .copied()
+        .zip(layers.iter().copied())
+        .collect();
+    order.sort_by(|a, b| a.0.total_cmp(&b.0));
+    let half: usize = layers.iter().sum::<usize>().div_ceil(2);
+    let mut passed = 0;
+    let middle = order.iter().find(|(_, count)| {
+        passed += count;
+        passed >= half
+    });
+    let median = middle.map_or(0.0, |(ratio, _)| *ratio);
+    let alike = order
+        .iter()
+        .filter(|(ratio, _)| (ratio - median).abs() <= ALIKE);
+    let (sum, count) = alike.fold((0.0, 0.0), |(sum, count), &(ratio, layers)| {
+        (sum + ratio * layers as f64, count + layers as f64)
+    });
+    sum / count
 }
 
 /// Variances of what is left.
@@ -213,6 +237,18 @@ mod tests {
             row.devices[0].log_value += 3.0;
         }
         assert!(worst(&effects(&rows, &[0.0; 300])) < 3.0);
+    }
+
+    #[test]
+    fn a_device_that_is_twice_as_slow_is_not_in_the_mean() {
+        let slow = std::f64::consts::LN_2;
+        let by_turns = (0..300).map(|row| {
+            let device = row % 3;
+            row_on([(device, if device == 2 { slow } else { 0.0 })].into_iter())
+        });
+        let found = effects(&by_turns.collect::<Vec<_>>(), &[0.0; 300]);
+        assert!(found[0].log_ratio.abs() < 0.01 && found[1].log_ratio.abs() < 0.01);
+        assert!((found[2].log_ratio - slow).abs() < 0.02, "{found:?}");
     }
 
     #[test]

@@ -46,15 +46,19 @@ fn error(model: &Model, row: &Row) -> f64 {
 }
 
 /// Whether a model is no worse than the one before it on the layers that both held out: the mean difference of their squared errors is
-/// not over its own standard error. One that held out nothing, or learned from another recipe's figures, can't be compared, and
-/// gives way.
+/// not over its own standard error. An old one that held out nothing, or learned from another recipe's figures, can't be compared,
+/// and gives way; a new one that holds out nothing knows less.
 ///
 /// # Errors
 /// A sample that makes no row.
 pub fn is_no_worse(new: &Model, old: &Model, samples: &[Sample]) -> Result<bool, FitError> {
     let is_other = new.provenance.recipe != old.provenance.recipe;
-    if is_other || old.validation.holdout.is_none() || new.validation.holdout.is_none() {
+    if is_other || old.validation.holdout.is_none() {
         return Ok(true);
+    }
+    // It knows far fewer layers than the one before it.
+    if new.validation.holdout.is_none() {
+        return Ok(false);
     }
     let held_out = take(&mut rows::rows(&new.key, samples)?);
     let square = |model, row| error(model, row).min(ERROR_MAX).powi(2);

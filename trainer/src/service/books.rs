@@ -110,6 +110,11 @@ impl Books {
         }
         *last = measurement.sequence;
         if self.retracted.remove(&measurement.sequence) {
+            // The newest version may have it all the same.
+            for (key, _) in samples(measurement) {
+                let account = self.accounts.entry((key, measurement.recipe)).or_default();
+                account.discounted = true;
+            }
             return;
         }
         let platform = self.platforms.entry(measurement.platform).or_default();

@@ -30,7 +30,7 @@ pub(super) async fn measurements(
 
 /// How far measurements and retractions have been read: the last of each block.
 #[derive(Clone, Default)]
-struct Cursors {
+pub(crate) struct Cursors {
     sequences: BTreeMap<u64, u64>,
     retractions: BTreeMap<u64, u64>,
     /// The newest that there are.
@@ -39,7 +39,7 @@ struct Cursors {
 
 impl Cursors {
     /// Notes how far a batch goes; says whether there is nothing behind it, in any block.
-    fn follow(&mut self, batch: &v1::WatchMeasurementsResponse) -> bool {
+    pub(crate) fn follow(&mut self, batch: &v1::WatchMeasurementsResponse) -> bool {
         let note = |cursors: &mut BTreeMap<u64, u64>, number: u64| {
             let cursor = cursors.entry(block(number)).or_default();
             *cursor = number.max(*cursor);
@@ -51,7 +51,8 @@ impl Cursors {
             note(&mut self.retractions, retraction.number);
         }
         note(&mut self.through, batch.through_sequence);
-        self.through.iter().all(|(&block, &through)| {
+        let all = self.through.len() >= batch.blocks as usize;
+        all && self.through.iter().all(|(&block, &through)| {
             let before_first = first_of(block) - 1;
             *self.sequences.get(&block).unwrap_or(&before_first) >= through
         })
@@ -187,6 +188,7 @@ mod tests {
             measurements: sequences.map(measurement).collect(),
             through_sequence: through,
             retractions: vec![],
+            ..Default::default()
         }
     }
 
@@ -202,6 +204,11 @@ mod tests {
         assert!(!cursors.follow(&batch(third..third + 2, third + 2)));
         assert!(!cursors.follow(&batch(one..one + 3, one + 2)));
         assert!(cursors.follow(&batch(third + 2..third + 3, third + 2)));
+        let of_three = v1::WatchMeasurementsResponse {
+            blocks: 3,
+            ..batch(one..one, one + 2)
+        };
+        assert!(!cursors.follow(&of_three), "nothing of one is known");
         let sequences: Vec<_> = cursors.sequences.into_values().collect();
         assert_eq!(sequences, [one + 2, third + 2]);
     }

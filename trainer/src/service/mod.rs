@@ -31,6 +31,7 @@ use self::backoff::Backoff;
 use self::books::Assignment;
 pub(crate) use self::books::samples;
 use self::core::{Effect, Event, Trainer};
+pub(crate) use self::follow::Cursors;
 use self::queue::Proposal;
 use crate::fit;
 
@@ -117,9 +118,8 @@ impl Shell {
                         tokio::task::spawn_blocking(move || fit_one(&fitting, threads)).await;
                     let took = started.elapsed();
                     // A fit that panicked has said so; its key waits for new samples like one that failed.
-                    if let Ok(Some(model)) = model
-                        && is_wanted(&connection, &model, &assignment).await
-                    {
+                    if let Ok(Some(model)) = model {
+                        let model = wanted(&connection, model, &assignment).await;
                         publish(&connection, &model, took).await;
                     }
                     _ = events
@@ -187,33 +187,33 @@ fn fit_one(assignment: &Assignment, threads: usize) -> Option<Model> {
         .ok()
 }
 
-/// Whether a model is worth a version: it is no worse than the newest on layers that neither was fitted to.
-async fn is_wanted(connection: &Connection, model: &Model, assignment: &Assignment) -> bool {
+/// The model if it is no worse than the newest on layers that neither was fitted to; if it is worse, the newest, with what is
+/// known today of how networks add up.
+async fn wanted(connection: &Connection, model: Model, assignment: &Assignment) -> Model {
     if assignment.is_due {
-        return true;
+        return model;
     }
-    let newest = match newest(connection, &model.key).await {
+    let mut newest = match newest(connection, &model.key).await {
         Ok(Some(newest)) => newest,
-        Ok(None) => return true,
+        Ok(None) => return model,
         Err(error) => {
             tracing::error!(kind = %model.key.kind, target = %model.key.target, error, "newest model unknown");
-            return true;
+            return model;
         }
     };
     // Samples that made a model make rows.
-    let is_wanted = fit::is_no_worse(model, &newest, &assignment.samples).unwrap_or(true);
-    if !is_wanted {
-        let rmspe = |model: &Model| model.validation.holdout.map(|held_out| held_out.rmspe);
-        tracing::info!(
-            kind = %model.key.kind,
-            target = %model.key.target,
-            version = newest.version,
-            its_rmspe_percent = rmspe(&newest),
-            rmspe_percent = rmspe(model),
-            "kept: the new one is worse on layers held out"
-        );
+    if fit::is_no_worse(&model, &newest, &assignment.samples).unwrap_or(true) {
+        return model;
     }
-    is_wanted
+    tracing::info!(
+        kind = %model.key.kind,
+        target = %model.key.target,
+        version = newest.version,
+        samples = model.provenance.samples,
+        "kept: a new one is worse on layers held out"
+    );
+    newest.validation.additivity = assignment.additivity;
+    newest
 }
 
 /// The newest model of a key, if there is one.

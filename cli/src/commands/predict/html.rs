@@ -137,7 +137,6 @@ fn kinds(predicted: &Predicted) -> Markup {
 }
 
 fn stages(predicted: &Predicted) -> Markup {
-    let total = &predicted.prediction.total;
     let bar = |part: &Part| Bar {
         name: part.name.clone(),
         value: part.energy_mj.unwrap_or(part.runtime_ms),
@@ -147,12 +146,12 @@ fn stages(predicted: &Predicted) -> Markup {
             Some(energy) => format!(
                 "{} mJ, {} %",
                 figure(energy),
-                share(Some(energy), total.energy_mj)
+                share(Some(energy), predicted.prediction.layers_mj())
             ),
             None => format!(
                 "{} ms, {} %",
                 figure(part.runtime_ms),
-                share(Some(part.runtime_ms), total.runtime_ms)
+                share(Some(part.runtime_ms), predicted.prediction.layers_ms())
             ),
         },
     };
@@ -179,7 +178,6 @@ fn stages(predicted: &Predicted) -> Markup {
 }
 
 fn parts(parts: &[Part], heading: &str, predicted: &Predicted) -> Markup {
-    let total = &predicted.prediction.total;
     html! {
         table {
             tr {
@@ -188,8 +186,8 @@ fn parts(parts: &[Part], heading: &str, predicted: &Predicted) -> Markup {
             @for part in parts {
                 tr {
                     td { (part.name) } td { (part.layers) } td { (figure(part.runtime_ms)) }
-                    td { (share(Some(part.runtime_ms), total.runtime_ms)) }
-                    td { (figure_or_none(part.energy_mj)) } td { (share(part.energy_mj, total.energy_mj)) }
+                    td { (share(Some(part.runtime_ms), predicted.prediction.layers_ms())) }
+                    td { (figure_or_none(part.energy_mj)) } td { (share(part.energy_mj, predicted.prediction.layers_mj())) }
                     td { (giga(part.flops)) } td { (mega(part.bytes)) }
                 }
             }
@@ -241,7 +239,7 @@ fn layers(predicted: &Predicted) -> Markup {
                         tr {
                             td { (layer.name) } td.word { (layer.kind) } td { (figure_or_none(layer.runtime_ms)) }
                             td { (interval(layer.runtime_ms_low, layer.runtime_ms_high)) }
-                            td { (share(layer.runtime_ms, prediction.total.runtime_ms)) }
+                            td { (share(layer.runtime_ms, prediction.layers_ms())) }
                             td { (figure_or_none(layer.power_w)) } td { (figure_or_none(layer.energy_mj)) }
                             td { (giga(layer.flops)) } td { (mega(layer.bytes)) } td.word { (limit(layer)) }
                         }

@@ -4,7 +4,7 @@ mod breakdown;
 mod html;
 
 use serde::Serialize;
-use wattfarm_cost::model::{LayerPrediction, Limit, NetworkPrediction, Total};
+use wattfarm_cost::model::{LayerPrediction, Limit, NetworkPrediction};
 use wattfarm_onnx::Coverage;
 
 use breakdown::{Part, by_kind, by_stage};
@@ -192,13 +192,16 @@ fn text(predicted: &Predicted) -> String {
             prediction.network, prediction.batch, prediction.platform
         ),
         String::new(),
-        layer_table(&prediction.layers, total.runtime_ms),
+        layer_table(&prediction.layers, prediction.layers_ms()),
         String::new(),
-        part_table(&predicted.kinds, "kind", total),
+        part_table(&predicted.kinds, "kind", prediction),
         String::new(),
     ];
     if !predicted.stages.is_empty() {
-        lines.extend([part_table(&predicted.stages, "stage", total), String::new()]);
+        lines.extend([
+            part_table(&predicted.stages, "stage", prediction),
+            String::new(),
+        ]);
     }
     lines.push(format!(
         "total  {} ms ({})",
@@ -241,7 +244,7 @@ fn text(predicted: &Predicted) -> String {
 }
 
 /// Parts of a network with what each costs, and its shares.
-fn part_table(parts: &[Part], heading: &'static str, total: &Total) -> String {
+fn part_table(parts: &[Part], heading: &'static str, prediction: &NetworkPrediction) -> String {
     let columns = [
         Column::Left(heading),
         Column::Right("layers"),
@@ -255,15 +258,15 @@ fn part_table(parts: &[Part], heading: &'static str, total: &Total) -> String {
             part.name.clone(),
             part.layers.to_string(),
             figure(part.runtime_ms),
-            share(Some(part.runtime_ms), total.runtime_ms),
+            share(Some(part.runtime_ms), prediction.layers_ms()),
             figure_or_none(part.energy_mj),
-            share(part.energy_mj, total.energy_mj),
+            share(part.energy_mj, prediction.layers_mj()),
         ]
     };
     table(columns, parts.iter().map(row))
 }
 
-/// Layers with what each costs, and its share of their network's `total_ms`.
+/// Layers with what each costs, and its share of their sum, `total_ms`.
 fn layer_table(layers: &[LayerPrediction], total_ms: Option<f64>) -> String {
     let columns = [
         Column::Left("layer"),

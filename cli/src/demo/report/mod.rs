@@ -247,7 +247,7 @@ fn costliest(network: &NetworkResult) -> String {
             layer.kind.to_string(),
             figure_or_none(layer.runtime_ms),
             interval(layer.runtime_ms_low, layer.runtime_ms_high),
-            share(layer.runtime_ms, prediction.total.runtime_ms),
+            share(layer.runtime_ms, prediction.layers_ms()),
         ]
     };
     format!(

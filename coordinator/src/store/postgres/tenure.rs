@@ -5,7 +5,7 @@
 
 use std::fmt;
 use std::sync::mpsc::{self, RecvTimeoutError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use postgres::Client;
 use tokio::sync::watch;
@@ -18,6 +18,10 @@ use super::{Address, make_tables};
 /// How long a tenure lasts from when it was renewed last, in seconds; and how often it is renewed.
 pub(super) const TERM_SECONDS: f64 = 10.0;
 const RENEWAL: Duration = Duration::from_secs(2);
+
+/// It ends by its coordinator's own clock so long after the renewal before it was asked for: others may take it over a moment
+/// later, whatever the database does with the next one.
+const OWN_TERM: Duration = Duration::from_secs(9);
 
 /// The form of the tables. The first was of one store; its coordinators would take the home for the whole farm, so they are
 /// told that there is another.
@@ -63,6 +67,8 @@ pub struct Tenure {
     /// The renewing thread's orders; it ends when this is dropped.
     orders: mpsc::SyncSender<Order>,
     lost: watch::Receiver<bool>,
+    /// When the last renewal that went well was asked for.
+    renewed: watch::Receiver<Instant>,
 }
 
 enum Order {
@@ -114,9 +120,11 @@ impl Tenure {
         let (told, result) = mpsc::sync_channel(1);
         let (orders, to_do) = mpsc::sync_channel(1);
         let (lost, watched) = watch::channel(false);
+        let (renewals, renewed) = watch::channel(Instant::now());
         let (address, calls) = (address.clone(), calls.to_owned());
         std::thread::spawn(move || {
             let claimed = connect(&address, Use::Write).and_then(|mut client| {
+                renewals.send_replace(Instant::now());
                 let taken = take(&mut client, shard, claim, &calls)?;
                 Ok((client, taken))
             });
@@ -124,7 +132,7 @@ impl Tenure {
             match claimed {
                 Ok((client, Some((epoch, block)))) => {
                     let _ = told.send(Ok(Some((epoch, block))));
-                    keep(client, shard, epoch, &to_do, &lost);
+                    keep(client, shard, epoch, &to_do, (&lost, &renewals));
                 }
                 Ok((_, None)) => drop(told.send(Ok(None))),
                 Err(error) => drop(told.send(Err(error))),
@@ -137,6 +145,7 @@ impl Tenure {
             block,
             orders,
             lost: watched,
+            renewed,
         }))
     }
 
@@ -163,11 +172,25 @@ impl Tenure {
         result.recv().map_err(|_| StoreError::TakenOver)?
     }
 
-    /// Comes back when another coordinator is in charge, or the database can't be reached.
+    /// Comes back when another coordinator is in charge, or may be soon because the database doesn't answer.
     pub async fn lost(&self) {
         let mut lost = self.lost.clone();
-        // An error means that nobody renews it any more.
-        let _ = lost.wait_for(|lost| *lost).await;
+        let is_over = async {
+            loop {
+                let end = *self.renewed.borrow() + OWN_TERM;
+                if end <= Instant::now() {
+                    return;
+                }
+                tokio::time::sleep_until(end.into()).await;
+            }
+        };
+        tokio::select! {
+            // An error means that nobody renews it any more.
+            _ = lost.wait_for(|lost| *lost) => (),
+            () = is_over => {
+                tracing::error!(shard = %self.shard, "no longer in charge: the database does not answer");
+            }
+        }
     }
 }
 
@@ -187,7 +210,7 @@ fn keep(
     shard: Shard,
     epoch: i64,
     orders: &mpsc::Receiver<Order>,
-    lost: &watch::Sender<bool>,
+    (lost, renewals): (&watch::Sender<bool>, &watch::Sender<Instant>),
 ) {
     let update = |set: &str| {
         format!(
@@ -214,6 +237,7 @@ fn keep(
                 return;
             }
             Err(RecvTimeoutError::Timeout) => {
+                let asked = Instant::now();
                 let renewed = client.execute(&renew, &[&epoch, &TERM_SECONDS]);
                 if let Err(error) = renewed
                     .map_err(failed("stay in charge of the database"))
@@ -227,6 +251,7 @@ fn keep(
                     lost.send_replace(true);
                     return;
                 }
+                renewals.send_replace(asked);
             }
             Err(RecvTimeoutError::Disconnected) => return,
         }
@@ -261,6 +286,16 @@ fn take_locked(
         if shard != Shard::HOME {
             return Ok(None);
         }
+        // Of a store that was dropped by half: its numbers would be given again.
+        for other in Shard::all().filter(|&other| other != Shard::HOME) {
+            let left = client.query_one(IS_THERE, &[&other.schema()]);
+            if left.map_err(failed(DOING))?.get(0) {
+                return Err(StoreError::Database(format!(
+                    "holds `{}` without `{schema}`, a part of another store: drop the schemas `{schema}`, `{schema}_1` and so on, all of them",
+                    other.schema()
+                )));
+            }
+        }
         make_tables(client, shard, new)?;
     } else {
         let found = format!("SELECT form, is_whole FROM {schema}.in_charge");
@@ -274,7 +309,7 @@ fn take_locked(
         }
         if !is_whole {
             return refuse(
-                "holds a part of a store, of an import that failed or goes on: if it failed, drop the schema `wattfarm`"
+                "holds a part of a store, of an import that failed or goes on: if it failed, drop the schema `wattfarm` and those beside it, `wattfarm_1` and so on"
                     .to_owned(),
             );
         }

@@ -126,6 +126,10 @@ impl Catalogue {
             let read = self.read(line);
             read.expect("a commit's lines go on from here");
         }
+        if lines.iter().any(|line| matches!(line, Line::Gone(_))) {
+            let over = &self.over;
+            self.by_id.retain(|&one| over[one as usize] != GONE);
+        }
         self.order_from(first);
     }
 
@@ -158,13 +162,6 @@ impl Catalogue {
                     let hash = hashed(self.hints[job as usize]);
                     let entry = self.by_task.find_entry(hash, |&one| one == job);
                     entry.map_err(|_| "names a job that is gone")?.remove();
-                    // Binary search is by what is there still: it must not find another's ordinal at this id's place.
-                    let at = self.by_id.binary_search_by(|&one| {
-                        self.ids[one as usize].cmp(&self.ids[job as usize])
-                    });
-                    if let Ok(at) = at {
-                        self.by_id.remove(at);
-                    }
                 }
             }
         }
