@@ -154,16 +154,18 @@ fn power_has_a_flat_scale() {
     );
 }
 
-/// A model says the same of milliseconds and of microseconds.
+/// A model says the same of milliseconds and of microseconds, but for a choice between terms that are as good: rounding decides
+/// on those.
 #[test]
 fn the_unit_does_not_matter() {
     let all = layers(Kind::Conv2d, 90);
     let [milli, micro] =
         [1.0, 1000.0].map(|unit| fitted(Kind::Conv2d, &samples(&all, |layer| unit * law(layer))));
-    assert!((milli.validation.rmspe / micro.validation.rmspe - 1.0).abs() < 1e-3);
+    let ratio = milli.validation.rmspe / micro.validation.rmspe;
+    assert!((ratio - 1.0).abs() < 2e-2, "{ratio}");
     for layer in &all {
         let ratio = micro.estimate(layer).value / milli.estimate(layer).value;
-        assert!((ratio / 1000.0 - 1.0).abs() < 1e-2, "{ratio}");
+        assert!((ratio / 1000.0 - 1.0).abs() < 3e-2, "{ratio}");
     }
 }
 

@@ -35,6 +35,9 @@ pub(super) fn measurement(sequence: u64, layer: Layer) -> Measurement {
     of(sequence, Subject::Layer(layer))
 }
 
+/// Whose device everything is measured on.
+pub(super) const AGENT: &str = "0190b7a0-0000-7000-8000-00000000a9e7";
+
 pub(super) fn measurement_of_network(sequence: u64) -> Measurement {
     let node = Node {
         name: "relu".to_owned(),
@@ -61,7 +64,7 @@ fn of(sequence: u64, subject: Subject) -> Measurement {
     Measurement {
         sequence,
         job: id.parse().expect("a UUID"),
-        agent: id.parse().expect("a UUID"),
+        agent: AGENT.parse().expect("a UUID"),
         lease: wattfarm_cost::id::LeaseNumber(sequence),
         platform: platform(),
         recipe: Recipe::of(&subject),

@@ -1,7 +1,7 @@
 //! `wattfarm validate`: how right predictions are, in the NeuralPower paper's own tables.
 //!
 //! Networks are measured whole and layer by layer on a platform's agents, and both are held against what the coordinator
-//! predicts. The sum of measured layers tells what no prediction made of layers can do better than.
+//! predicts. The sum of measured layers tells what a prediction owes to its models, and what to adding up.
 
 mod html;
 mod judge;
