@@ -289,17 +289,7 @@ impl Front {
                 shards.push(self.platform(&String::from_utf8_lossy(&name)).await?);
             }
         }
-        shards.sort_unstable();
-        shards.dedup();
-        match shards[..] {
-            [] => Ok(Shard::HOME),
-            [shard] => Ok(shard),
-            _ => {
-                let reason =
-                    "are of platforms in several shards: publish each platform's by themselves";
-                Err(FieldError::new("models", reason).into())
-            }
-        }
+        only(shards, "models", "publish")
     }
 
     /// The shard that gave numbers: what is done with them is done to all of them or to none.
@@ -315,15 +305,7 @@ impl Front {
             shards.sort_unstable();
             shards.dedup();
         }
-        match shards[..] {
-            [] => Ok(Shard::HOME),
-            [shard] => Ok(shard),
-            _ => {
-                let reason =
-                    "are of platforms in several shards: name each platform's by themselves";
-                Err(FieldError::new("sequences", reason).into())
-            }
-        }
+        only(shards, "sequences", "name")
     }
 
     /// Looks something up. What isn't there may have come since the directory was read: it is read again then, unless that
@@ -416,5 +398,20 @@ impl Front {
             }
         }
         Ok(all.freeze())
+    }
+}
+
+/// The one shard that a field's values are of; the home of none.
+fn only(mut shards: Vec<Shard>, field: &str, what: &str) -> Result<Shard, Status> {
+    shards.sort_unstable();
+    shards.dedup();
+    match shards[..] {
+        [] => Ok(Shard::HOME),
+        [shard] => Ok(shard),
+        _ => {
+            let reason =
+                format!("are of platforms in several shards: {what} each platform's by themselves");
+            Err(FieldError::new(field, reason).into())
+        }
     }
 }

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use super::{ModelSet, Target};
+use super::{Model, Target};
 use crate::id::AgentId;
 
 /// The most devices that a model may tell apart.
@@ -37,7 +37,7 @@ impl DeviceEffect {
         let (own, others) = (precision(&self), precision(&other));
         Self {
             agent: self.agent,
-            layers: self.layers + other.layers,
+            layers: self.layers.saturating_add(other.layers),
             log_ratio: (own * self.log_ratio + others * other.log_ratio) / (own + others),
             log_error: (own + others).sqrt().recip(),
         }
@@ -67,7 +67,7 @@ impl DeviceEffect {
 
 /// What the models of one target say of each device, all kinds together, by agent.
 pub fn device_effects<'a>(
-    models: impl IntoIterator<Item = &'a super::Model>,
+    models: impl IntoIterator<Item = &'a Model>,
     target: Target,
 ) -> BTreeMap<AgentId, DeviceEffect> {
     let mut found: BTreeMap<AgentId, DeviceEffect> = BTreeMap::new();
@@ -81,13 +81,6 @@ pub fn device_effects<'a>(
             .or_insert(*effect);
     }
     found
-}
-
-impl ModelSet {
-    /// How the devices that a set was measured on differ, by agent; empty if there was one.
-    pub fn device_effects(&self, target: Target) -> BTreeMap<AgentId, DeviceEffect> {
-        device_effects(&self.models, target)
-    }
 }
 
 #[cfg(test)]

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
-use super::{Estimate, Estimator, Limit, ModelSet, Scratch, Target};
+use super::{Additivity, Estimate, Estimator, Limit, ModelSet, Scratch, Target};
 use crate::{Dtype, Hash, Kind, Layer, Network};
 
 /// One layer's predicted cost. What has no model is `None`.
@@ -129,7 +129,7 @@ pub fn predict(network: &Network, models: &ModelSet) -> NetworkPrediction {
         ));
     }
     let additivity = models.additivity();
-    let total = total(network, &layers, models);
+    let total = total(network, &layers, models, additivity);
     if let Some(found) = additivity.filter(|found| found.correction() != 0.0)
         && total.runtime_ms.is_some()
     {
@@ -227,11 +227,11 @@ fn predict_layer(
 /// How far the sum of the layers' errors and the gap between sums and networks reach together.
 fn reach(
     layers: &[LayerPrediction],
-    models: &ModelSet,
+    (models, additivity): (&ModelSet, Option<&Additivity>),
     dtype: Dtype,
     (runtime_ms, error): (f64, impl Fn(&LayerPrediction) -> Option<f64>),
 ) -> f64 {
-    let gap = models.additivity().map_or(0.0, |gap| gap.reach()) * runtime_ms;
+    let gap = additivity.map_or(0.0, Additivity::reach) * runtime_ms;
     reach_of_layers(layers, models, dtype, error).hypot(gap)
 }
 
@@ -258,7 +258,12 @@ fn reach_of_layers(
     by_kind.into_iter().map(variance).sum::<f64>().sqrt()
 }
 
-fn total(network: &Network, layers: &[LayerPrediction], models: &ModelSet) -> Total {
+fn total(
+    network: &Network,
+    layers: &[LayerPrediction],
+    models: &ModelSet,
+    additivity: Option<&Additivity>,
+) -> Total {
     let known = |of: fn(&LayerPrediction) -> Option<f64>| {
         let values: Vec<f64> = layers.iter().filter_map(of).collect();
         (!values.is_empty()).then(|| values.iter().sum::<f64>())
@@ -266,8 +271,7 @@ fn total(network: &Network, layers: &[LayerPrediction], models: &ModelSet) -> To
     let complete = layers.iter().all(|layer| layer.runtime_ms.is_some());
     // Views alone, of which no model is needed, make no figure of a network whose other layers have none.
     let has_model = layers.iter().any(|layer| layer.limit.is_some());
-    let composed = models.additivity().map_or(0.0, |found| found.correction());
-    let composed = composed.exp();
+    let composed = additivity.map_or(1.0, |found| found.correction().exp());
     let runtime_ms = known(|layer| layer.runtime_ms).filter(|_| complete || has_model);
     let runtime_ms = runtime_ms.map(|sum| composed * sum);
     // From 0.0 on: an empty sum of floats is -0.
@@ -282,8 +286,9 @@ fn total(network: &Network, layers: &[LayerPrediction], models: &ModelSet) -> To
     Total {
         runtime_ms,
         runtime_ms_low: runtime_ms
-            .map(|ms| (ms - reach(layers, models, dtype, (ms, below))).max(0.0)),
-        runtime_ms_high: runtime_ms.map(|ms| ms + reach(layers, models, dtype, (ms, above))),
+            .map(|ms| (ms - reach(layers, (models, additivity), dtype, (ms, below))).max(0.0)),
+        runtime_ms_high: runtime_ms
+            .map(|ms| ms + reach(layers, (models, additivity), dtype, (ms, above))),
         power_w: energy_mj
             .zip(runtime_ms)
             .filter(|(_, ms)| complete && *ms > 0.0)
